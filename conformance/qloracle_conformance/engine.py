@@ -1,0 +1,148 @@
+"""The engine: pytest runs the tasks, one item each; this module is the thin layer between it and the suite."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from qloracle_conformance.execution import Executor
+from qloracle_conformance.generators.case import Case
+from qloracle_conformance.plan import Plan
+from qloracle_conformance.reduction import reduced
+from qloracle_conformance.registry import GIVEN
+from qloracle_conformance.run import BROKEN, PropertyResult, Task, TaskState, Tally, judge_case, run_task
+from qloracle_conformance.witness import write_witness
+
+
+@dataclass
+class Session:
+    """A run against one backend, and what it has found so far."""
+
+    executor: Executor
+    name: str  # as the user named the backend
+    device: str
+    plan: Plan
+    witness_folder: Path | None  # None writes no witnesses
+    on_result: Callable[[Task, list[PropertyResult]], None]
+    results: list[PropertyResult] = field(default_factory=list)
+    interrupted: bool = False
+
+    def execute(self, task: Task) -> list[PropertyResult]:
+        """Run one task, write witnesses, and record the verdicts that were asked for."""
+        search = None
+        if task.examples:
+            from qloracle_conformance.search import search
+        found = run_task(self.executor, task, search)
+        kept = [self.finished(task, result) for result in found if result.id in self.plan.properties]
+        self.results += kept
+        self.on_result(task, kept)
+        return kept
+
+    def finished(self, task: Task, result: PropertyResult) -> PropertyResult:
+        """Block what rests on an operation that failed; reduce and write down what failed itself."""
+        needed = GIVEN.get(task.operation.name)
+        if needed and any(r.operation == needed and r.status in BROKEN for r in self.results):
+            return replace(result, status="blocked", message=f"rests on {needed}, which failed")
+        case = result.tally.case
+        if result.status not in BROKEN or case is None or self.witness_folder is None:
+            return result
+        smallest = self._reduced(task, result, case)
+        finding = smallest.finding or result.tally.finding
+        tally = replace(result.tally, finding=finding, case=smallest.case)
+        result = replace(result, tally=tally, message=finding.line() if finding else result.message)
+        path = write_witness(
+            self.witness_folder, self.name, self.device, self.executor.info, task, result, smallest.case or case
+        )
+        return replace(result, witness=str(path))
+
+    def _reduced(self, task: Task, result: PropertyResult, case: Case) -> Tally:
+        """Return the tally of the smallest case that fails at the same stage."""
+        if result.tally.finding is None:
+            return Tally(case=case)
+
+        def still_fails(candidate: Case) -> bool:
+            state = TaskState({stage: Tally() for stage in task.operation.stages_of(task.family)})
+            judge_case(self.executor, task, candidate, state)
+            return state.failure is None and state.tallies[result.stage].failing > 0
+
+        smallest = reduced(case, result.tally.finding.element, still_fails)
+        if smallest is case:
+            return Tally(case=case, finding=result.tally.finding)
+        state = TaskState({stage: Tally() for stage in task.operation.stages_of(task.family)})
+        judge_case(self.executor, task, smallest, state)
+        # The pattern is that of the whole case; the element and its numbers are those of the reduced one.
+        part, whole = state.tallies[result.stage].finding, result.tally.finding
+        return Tally(
+            case=smallest, finding=replace(part, pattern=whole.pattern, error=whole.error) if part else whole
+        )
+
+
+class TaskItem(pytest.Item):
+    """One task as a pytest item."""
+
+    task: Task
+    session_of_suite: Session
+
+    def runtest(self) -> None:
+        """Run the task; fail if a claim is broken."""
+        broken = [r for r in self.session_of_suite.execute(self.task) if r.status in BROKEN]
+        if broken:
+            pytest.fail("\n".join(f"{r.id}: {r.status}: {r.message}" for r in broken), pytrace=False)
+
+    def reportinfo(self) -> tuple[str, int, str]:
+        """Name the item as the suite does."""
+        return "qloracle", 0, self.name
+
+
+class SuitePlugin:
+    """Collects the tasks of a session instead of files, and records how the run ended."""
+
+    def __init__(self, session: Session) -> None:
+        """Keep the session."""
+        self.session = session
+        self.errors: list[str] = []
+
+    def pytest_collection(self, session: pytest.Session) -> bool:
+        """Make one item of each task."""
+        for task in self.session.plan.tasks:
+            item = TaskItem.from_parent(session, name=f"{task.operation.name}.{task.family}")
+            item.task, item.session_of_suite = task, self.session
+            session.items.append(item)
+        session.testscollected = len(session.items)
+        return True
+
+    def pytest_exception_interact(self, call: pytest.CallInfo[None]) -> None:
+        """Keep what was no verdict: a fault of the suite itself."""
+        if call.excinfo is not None and not call.excinfo.errisinstance(pytest.fail.Exception):
+            self.errors.append(str(call.excinfo.getrepr(style="short")))
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Remember that the user stopped the run."""
+        self.session.interrupted = True
+
+
+class SuiteError(Exception):
+    """The suite itself failed; no verdict can be trusted."""
+
+
+def run_session(session: Session) -> None:
+    """Run all tasks of a session.
+
+    Raises
+    ------
+    SuiteError
+        If something other than a verdict came out of a task.
+    """
+    plugin = SuitePlugin(session)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # nothing of the user's environment takes part
+    os.environ.pop("PYTEST_ADDOPTS", None)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["-c", os.devnull, "--rootdir", folder, "-p", "no:cacheprovider", "-p", "no:terminal", "--capture=no"]
+        code = pytest.main([*arguments, folder], plugins=[plugin])
+    if plugin.errors:
+        raise SuiteError(plugin.errors[0])
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED):
+        raise SuiteError(f"pytest ended with {code!r}")

@@ -1,0 +1,129 @@
+"""Calling one operation of a backend: place the inputs, call, fetch the outputs, and see what else it touched."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from qloracle_conformance.arrays import STORAGE, HostArray, Placement, place_in
+from qloracle_conformance.backend import Backend, BackendInfo, Native, describe
+
+Failure = Literal["", "raised", "output", "crashed", "timeout"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one operation."""
+
+    function: str
+    inputs: Mapping[str, HostArray | None]  # None where an optional array is left out
+    options: Mapping[str, Any]
+    layouts: Mapping[str, str]  # by input; contiguous where not named
+    repeat: bool = False  # call twice and compare
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a call."""
+
+    outputs: tuple[HostArray, ...] = ()
+    failure: Failure = ""
+    message: str = ""  # of the failure, one line
+    details: str = ""  # traceback or the process's last words
+    changed_inputs: tuple[str, ...] = ()  # inputs whose elements differ after the call
+    unstable: bool = False  # a second, identical call gave other bits
+
+
+class Executor(Protocol):
+    """Something that runs calls against a backend."""
+
+    info: BackendInfo
+
+    def run(self, call: Call) -> Outcome:
+        """Run a call; never raise for what the backend does."""
+        ...
+
+    def close(self) -> None:
+        """Release the backend."""
+        ...
+
+
+class InProcess:
+    """Run calls in this process: for backends that are trusted not to hang or crash, such as mutants."""
+
+    def __init__(self, backend: Backend) -> None:
+        """Keep the backend."""
+        self.backend = backend
+        self.info = describe(backend)
+
+    def run(self, call: Call) -> Outcome:
+        """Run a call."""
+        return run_call(self.backend, call)
+
+    def close(self) -> None:
+        """Release nothing."""
+
+
+def run_call(backend: Backend, call: Call) -> Outcome:
+    """Run one call against a backend in this process."""
+    try:
+        placements = {name: place_in(a, call.layouts.get(name, "contiguous")) for name, a in call.inputs.items() if a}
+        natives = {name: _place(backend, p) for name, p in placements.items()}
+        arguments = {**dict.fromkeys(call.inputs), **natives, **call.options}
+        _leave_poison(backend, placements)
+        native = backend.ops[call.function](**arguments)
+        outputs = _fetch_all(backend, native)
+        if isinstance(outputs, str):
+            return Outcome(failure="output", message=outputs)
+        changed = tuple(name for name, p in placements.items() if not _same(backend, natives[name], call.inputs[name]))
+        unstable = False
+        if call.repeat and not changed:
+            _leave_poison(backend, placements, byte=0x01)
+            second = _fetch_all(backend, backend.ops[call.function](**arguments))
+            unstable = isinstance(second, str) or not _equal_bits(outputs, second)
+        return Outcome(outputs=outputs, changed_inputs=changed, unstable=unstable)
+    except Exception as error:
+        import traceback
+
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return Outcome(failure="raised", message=text[:300], details=traceback.format_exc())
+
+
+def _place(backend: Backend, placement: Placement) -> Native:
+    p = placement
+    return backend.place(p.buffer, p.dtype, p.shape, p.strides, p.offset)
+
+
+def _leave_poison(backend: Backend, placements: Mapping[str, Placement], byte: int = 0xFE) -> None:
+    """Fill memory of likely output sizes with garbage and give it back, so that an unwritten output shows."""
+    for placement in placements.values():
+        for width in (1, 4):
+            garbage = np.full(max(1, int(np.prod(placement.shape)) * width), byte, np.uint8)
+            backend.place(garbage, "uint8", garbage.shape, (1,), 0)
+
+
+def _fetch_all(backend: Backend, native: Native) -> tuple[HostArray, ...] | str:
+    """Return the fetched outputs, or what is wrong with them."""
+    outputs = []
+    for position, item in enumerate(native if isinstance(native, tuple) else (native,)):
+        try:
+            items, dtype = backend.fetch(item)
+        except Exception as error:
+            return f"output {position} cannot be fetched: {type(item).__name__}, {type(error).__name__}: {error}"
+        if dtype not in STORAGE:
+            return f"output {position} has type {dtype}, which no operation returns"
+        outputs.append(HostArray(np.array(items, np.dtype(STORAGE[dtype]), copy=True), dtype))
+    return tuple(outputs)
+
+
+def _same(backend: Backend, native: Native, original: HostArray | None) -> bool:
+    items, dtype = backend.fetch(native)
+    return original is not None and _equal_bits((HostArray(np.asarray(items), dtype),), (original,))
+
+
+def _equal_bits(first: tuple[HostArray, ...], second: tuple[HostArray, ...]) -> bool:
+    return len(first) == len(second) and all(
+        a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a.words(), b.words())
+        for a, b in zip(first, second, strict=True)
+    )

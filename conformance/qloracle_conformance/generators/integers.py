@@ -1,0 +1,72 @@
+"""Inputs of the INT8 matmul and of the scaling of its accumulator."""
+
+import numpy as np
+
+from qloracle.int8 import LARGEST_INNER, LARGEST_INNER_WITH_MINUS_128
+from qloracle_conformance.arrays import HostArray, host
+from qloracle_conformance.backend import Claim
+from qloracle_conformance.generators.case import Case
+from qloracle_conformance.generators.draw import Draw
+from qloracle_conformance.generators.linear import batch_shapes
+from qloracle_conformance.generators.values import any_exponent, full_significand, normal, rounded
+
+INNER = (1, 2, 7, 31, 32, 33, 64, 255, 1024, 1040, 1041, 2048, 11008)
+MATMUL_FAMILIES = ("random", "extremes", "ramps", "shapes", "memory")
+SCALE_FAMILIES = ("normal", "ramps", "bias", "exponents", "shapes", "memory")
+
+
+def matmul_case(draw: Draw, claim: Claim, *, family: str) -> Case:
+    """INT8 matrices: random; one sign and full scale at long K, with −128; told apart by place; shapes; layouts."""
+    random, layout = draw.random(), "contiguous"
+    inner = draw.choice(INNER)
+    rows: tuple[int, ...] = (draw.choice((3, 1, 17)),)
+    columns = draw.choice((5, 1, 16))
+    a, b = random.integers(-127, 128, (*rows, inner)), random.integers(-127, 128, (columns, inner))
+    if family == "extremes":
+        low = draw.choice((-127, -128) if "minus_128" in claim.features else (-127,))
+        inner = draw.choice((1040, 1041, 11008, LARGEST_INNER if low == -127 else LARGEST_INNER_WITH_MINUS_128))
+        a, b = np.full((2, inner), low), np.full((3, inner), low)
+        a[1], b[2] = 127, 127
+    elif family == "ramps":
+        a = (np.arange(6)[:, np.newaxis] * 37 + np.arange(10) * 11) % 255 - 127
+        b = (np.arange(4)[:, np.newaxis] * 53 + np.arange(10) * 29) % 255 - 127
+    elif family == "shapes":
+        lead = draw.choice(batch_shapes(claim))
+        a = random.integers(-127, 128, (*lead, inner))
+    elif family == "memory":
+        layout = draw.choice(claim.layouts)
+        inner = 40
+        a, b = random.integers(-127, 128, (6, inner)), random.integers(-127, 128, (5, inner))
+    inputs: dict[str, HostArray | None] = {"a": host(a.astype(np.int8)), "b": host(b.astype(np.int8))}
+    return Case("int8.matmul", inputs, {}, layouts=dict.fromkeys(inputs, layout), repeat=family == "memory")
+
+
+def scale_case(draw: Draw, claim: Claim, *, family: str) -> Case:
+    """Accumulators and scales: ordinary; primes; bias alone; exponents whose product over- or underflows on the way."""
+    random = draw.random()
+    rows, columns = draw.choice(((3, 5), (1, 4), (16, 7)))
+    if family == "shapes":
+        rows, columns = draw.choice(((1, 1), (2, 9), (0, 3), (65, 1)) if claim.empty else ((1, 1), (2, 9), (65, 1)))
+    acc = random.integers(-(2**28), 2**28, (rows, columns))
+    row = normal(random, (rows,), "float32").items.copy()
+    column = normal(random, (columns,), "float32", 0.05).items.copy()
+    bias = random.standard_normal(columns) if "bias" in claim.features and draw.choice((True, False)) else None
+    if family == "ramps":
+        acc = np.full((rows, columns), 16129)
+        row, column = np.resize([2.0, 3, 5], rows), np.resize([7.0, 11, 13, 17], columns)
+    elif family == "bias":
+        acc = acc * 0
+        bias = full_significand(random, (columns,), "float32").real() if "bias" in claim.features else None
+    elif family == "exponents":
+        row = any_exponent(random, (rows,), "float32").real()
+        column = np.minimum(np.abs(random.standard_normal(columns)) / np.mean(row), 2.0**100)
+        bias = None
+    inputs: dict[str, HostArray | None] = {
+        "acc": host(acc.astype(np.int32)),
+        "row_absmax": rounded(np.abs(row), "float32"),
+        "column_absmax": rounded(np.abs(column), "float32"),
+        "bias": None if bias is None else rounded(bias, draw.choice(claim.dtypes)),
+    }
+    layout = draw.choice(claim.layouts) if family == "memory" else "contiguous"
+    options = {"dtype": draw.choice(claim.out_dtypes)}
+    return Case("int8.scale", inputs, options, layouts=dict.fromkeys(inputs, layout), repeat=family == "memory")

@@ -1,0 +1,73 @@
+"""Finding a backend: by the short name of an entry point, or as module:attribute."""
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from qloracle.errors import QloracleError
+from qloracle_conformance.backend import Backend
+
+GROUP = "qloracle.backends"
+
+
+class BackendLoadError(QloracleError):
+    """The backend that was asked for cannot be had."""
+
+
+def known_backends() -> dict[str, str]:
+    """Return the short names of all installed backends and where each is defined."""
+    return {entry.name: entry.value for entry in sorted(importlib.metadata.entry_points(group=GROUP))}
+
+
+def load_backend(name: str, device: str) -> Backend:
+    """Return the backend called `name` on `device`.
+
+    Parameters
+    ----------
+    name : str
+        A short name of the entry-point group ``qloracle.backends``, or ``module:attribute``. The attribute is a
+        `Backend`, or a function that takes the device and returns one. The current folder is searched too.
+    device : str
+        "cpu", "cuda", "cuda:1", …: handed to the function.
+
+    Raises
+    ------
+    BackendLoadError
+        If the name is unknown, the module cannot be imported, or the attribute is no backend.
+    """
+    target = name if ":" in name else known_backends().get(name)
+    if target is None:
+        known = ", ".join(known_backends()) or "none"
+        raise BackendLoadError(f"unknown backend {name!r}; known: {known}; or give module:attribute")
+    if "" not in sys.path and "." not in sys.path:
+        sys.path.insert(0, "")
+    module_name, _, attribute = target.partition(":")
+    found = _attribute(_imported(module_name, name), attribute, name)
+    try:
+        backend = found(device) if callable(found) else found
+    except Exception as error:
+        raise BackendLoadError(f"backend {name!r} cannot start on device {device!r}: {error}") from error
+    if not isinstance(backend, Backend):
+        raise BackendLoadError(f"backend {name!r} must be a Backend, or return one; got {type(backend).__name__}")
+    return backend
+
+
+def _imported(module_name: str, name: str) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        hint = f"; try: pip install 'qloracle[{name}]'" if ":" not in name else ""
+        raise BackendLoadError(f"backend {name!r} needs the module {error.name!r}{hint}") from error
+    except Exception as error:
+        raise BackendLoadError(
+            f"backend {name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _attribute(module: Any, attribute: str, name: str) -> Callable[[str], Backend] | Backend:
+    found: Callable[[str], Backend] | Backend | None = getattr(module, attribute, None)
+    if found is None:
+        raise BackendLoadError(f"backend {name!r}: module {module.__name__!r} has no attribute {attribute!r}")
+    return found

@@ -1,0 +1,90 @@
+"""The record of an operation, and the checks that every judge of outputs begins with."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qloracle.formats import Array
+from qloracle_conformance.arrays import HostArray
+from qloracle_conformance.backend import Claim
+from qloracle_conformance.generators.case import Case, Generator
+from qloracle_conformance.judge import Allowed, StageResult, exactly, failed_stage, float_ordinals
+
+Outputs = tuple[HostArray, ...]
+Judge = Callable[[Case, Outputs, Claim], list[StageResult]]
+INPUTS, REPEAT = "inputs", "repeat"  # stages of every operation: inputs unchanged; the same bits the second time
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One judged operation: a function of the backend with some options fixed."""
+
+    name: str  # "nf4.quantize"
+    function: str  # name in Backend.ops
+    outputs: int  # number of arrays that it returns
+    stages: Mapping[str, str]  # stage → the clause of the reference that it is judged by, in pipeline order
+    judge: Judge
+    families: Mapping[str, Generator]  # family → generator of cases
+    intermediates: Callable[[Case], dict[str, Array]]  # what `explain` prints
+    reached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # family → the only stages that it reaches
+
+    def stages_of(self, family: str) -> tuple[str, ...]:
+        """Return the stages that cases of a family are judged at, those of every operation included."""
+        own = self.reached.get(family, tuple(self.stages))
+        return (*own, INPUTS, REPEAT) if family == "memory" else (*own, INPUTS)
+
+
+def expect(outputs: Outputs, index: int, stage: str, dtype: str, shape: tuple[int, ...]) -> HostArray | StageResult:
+    """Return output `index` if it has the expected type and shape, else the failed stage."""
+    if index >= len(outputs):
+        return failed_stage(stage, f"output {index} is missing: {len(outputs)} returned")
+    output = outputs[index]
+    if output.dtype != dtype:
+        return failed_stage(stage, f"output {index} must be {dtype}, got {output.dtype}")
+    if output.shape != shape:
+        return failed_stage(stage, f"output {index} must have shape {shape}, got {output.shape}")
+    return output
+
+
+def float_stage(stage: str, got: HostArray, expected: Array, fmt: str, *, blocked: Array | None = None) -> StageResult:
+    """Judge a float output whose bits the rule fixes: NaN by class, zeros by sign."""
+    return StageResult(
+        stage=stage,
+        got=float_ordinals(got.words(), fmt),
+        allowed={"exact": exactly(float_ordinals(expected, fmt))},
+        blocked=blocked,
+        words=got.words(),
+        dtype=fmt,
+        row_length=got.shape[-1] if got.shape else 0,
+    )
+
+
+def integer_stage(stage: str, got: HostArray, expected: Array) -> StageResult:
+    """Judge integers that the rule fixes."""
+    return StageResult(
+        stage=stage,
+        got=got.items.astype(np.int64),
+        allowed={"exact": exactly(expected.astype(np.int64))},
+        words=got.words(),
+        dtype=got.dtype,
+        row_length=got.shape[-1] if got.shape else 0,
+    )
+
+
+def broken(result: StageResult, claim: Claim, stage: str) -> Array:
+    """Return where a stage failed at its claimed level: what was given to the next one there is not to be trusted."""
+    if result.problem:
+        return np.ones(result.got.shape, np.bool_)
+    return ~result.required(level_of(claim, stage)).accepts(result.got)
+
+
+def level_of(claim: Claim, stage: str) -> str:
+    """Return the level that a claim states for a stage; "*" stands for all stages not named."""
+    return claim.levels.get(stage, claim.levels.get("*", "exact"))
+
+
+def anywhere(shape: tuple[int, ...]) -> Allowed:
+    """Return limits that accept everything: no verdict."""
+    info = np.iinfo(np.int64)
+    return Allowed(np.full(shape, info.min), np.full(shape, info.max))

@@ -1,0 +1,81 @@
+"""Which tasks a run consists of: what a backend claims, what the user selected, and how large the run is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from qloracle.errors import QloracleError
+from qloracle_conformance.backend import BackendInfo
+from qloracle_conformance.registry import OPERATIONS, selected
+from qloracle_conformance.run import Task
+
+
+class UsageError(QloracleError):
+    """The command was given something that makes no run."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes of a run; a profile never changes what is claimed or how it is judged."""
+
+    cases: int  # enumerated cases of a family
+    sweep: int  # of families that cut an exhaustive sweep into sixteen
+    examples: int  # of Hypothesis, a family
+
+
+PROFILES = {
+    "smoke": Profile(cases=6, sweep=4, examples=0),
+    "default": Profile(cases=24, sweep=16, examples=8),
+    "thorough": Profile(cases=400, sweep=16, examples=100),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it starts."""
+
+    tasks: Sequence[Task]
+    properties: frozenset[str]  # ids that are reported
+    unclaimed: Sequence[str]  # operations that the selection names and the backend does not claim
+    absent: Sequence[str]  # operations that are claimed but not there
+
+
+def make_plan(
+    info: BackendInfo, profile: str, seed: int, only: str | None = None, stage: str | None = None, explore: bool = False
+) -> Plan:
+    """Return the tasks of a run.
+
+    Raises
+    ------
+    UsageError
+        If nothing is selected, or a claim names an operation or stage that does not exist.
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+    chosen = {k: p for k, p in selected(only).items() if stage is None or p.stage == stage}
+    if not chosen:
+        raise UsageError(f"no property matches --only {only or '*'} --stage {stage or '*'}; ids are operation.stage.family")
+    claims = {}
+    for claim in info.claims:
+        _check_claim(claim.operation, claim.levels, info.name)
+        if claim.operation in claims:
+            raise UsageError(f"backend {info.name!r} claims {claim.operation!r} twice")
+        claims[claim.operation] = claim
+    size, named = PROFILES[profile], list(dict.fromkeys(p.operation for p in chosen.values()))
+    tasks = []
+    for name in (n for n in named if n in claims and OPERATIONS[n].function in info.functions):
+        for family in OPERATIONS[name].families:
+            if any(p.operation == name and p.family == family for p in chosen.values()):
+                cases = size.sweep if family in ("sweep",) else size.cases
+                examples = max(size.examples, 50) * 4 if explore else size.examples
+                tasks.append(Task(OPERATIONS[name], family, claims[name], cases, examples, seed))
+    absent = [n for n in named if n in claims and OPERATIONS[n].function not in info.functions]
+    return Plan(tasks, frozenset(chosen), [n for n in named if n not in claims], absent)
+
+
+def _check_claim(operation: str, levels: Mapping[str, str], backend: str) -> None:
+    if operation not in OPERATIONS:
+        raise UsageError(f"backend {backend!r} claims unknown operation {operation!r}; known: {', '.join(OPERATIONS)}")
+    known = {*OPERATIONS[operation].stages, "*"}
+    unknown = set(levels) - known
+    if unknown:
+        raise UsageError(f"backend {backend!r} claims unknown stages of {operation!r}: {', '.join(sorted(unknown))}")

@@ -1,0 +1,94 @@
+"""Reducing a failing case to the smallest part that still fails: one block, one row, one element."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from qloracle_conformance.arrays import HostArray
+from qloracle_conformance.generators.case import Case
+
+
+def reduced(case: Case, element: int, still_fails: Callable[[Case], bool]) -> Case:
+    """Return the smallest candidate that still fails, or the case itself.
+
+    Parameters
+    ----------
+    case : Case
+    element : int
+        Flat index of a failing element of the output.
+    still_fails : function
+        Runs a candidate and says whether it fails in the same way.
+    """
+    for candidate in candidates(case, max(element, 0)):
+        if still_fails(candidate):
+            return candidate
+    return case
+
+
+def candidates(case: Case, element: int) -> Iterator[Case]:
+    """Yield smaller cases that keep the failing element, smallest first; none for other layouts than contiguous."""
+    if any(layout != "contiguous" for layout in case.layouts.values()):
+        return
+    if {"x", "lora_a"} <= case.inputs.keys():
+        yield from _rows_of_layer(case, element)
+    elif "block_size" in case.options and case.options["block_size"]:
+        yield from _blocks(case, element)
+    elif set(case.inputs) == {"values"} or set(case.inputs) == {"bits"}:
+        name = next(iter(case.inputs))
+        yield _with(case, {name: case.array(name).items.reshape(-1)[element : element + 1]}, {})
+    elif case.options.get("granularity") == "row" and set(case.inputs) == {"x"}:
+        x = case.array("x").items
+        rows = x.reshape(-1, x.shape[-1])
+        row = element if element < len(rows) else element // max(1, x.shape[-1])
+        yield _with(case, {"x": rows[row : row + 1]}, {})
+
+
+def _with(case: Case, items: Mapping[str, Any], options: Mapping[str, Any]) -> Case:
+    arrays = {n: HostArray(np.ascontiguousarray(v), case.array(n).dtype) for n, v in items.items()}
+    return replace(case, inputs={**case.inputs, **arrays}, options={**case.options, **options})
+
+
+def _blocks(case: Case, element: int) -> Iterator[Case]:
+    """Yield the block of the element alone, and the tensor up to its end."""
+    size = case.options["block_size"]
+    if set(case.inputs) == {"x"}:
+        flat = case.array("x").items.reshape(-1)
+        # Outputs of one value a block count blocks; others count elements or, packed, pairs of them.
+        for block in dict.fromkeys((element // size, element, 2 * element // size)):
+            part = flat[block * size : (block + 1) * size]
+            if part.size:
+                yield _with(case, {"x": part}, {})
+        return
+    if set(case.inputs) == {"data", "absmax"} and size % 2 == 0:
+        count = int(np.prod(case.options["shape"], dtype=np.int64))
+        packed = 2 if case.array("data").items.size < count else 1
+        block = element // size
+        part = case.array("data").items[block * size // packed : (block + 1) * size // packed]
+        length = min(size, count - block * size)
+        yield _with(
+            case, {"data": part, "absmax": case.array("absmax").items[block : block + 1]}, {"shape": (length,)}
+        )
+
+
+def _rows_of_layer(case: Case, element: int) -> Iterator[Case]:
+    """Yield one row of the batch against one row of the weight, forward only and where the weight is plain."""
+    if "weight" not in case.inputs or "dy" in case.inputs:
+        return
+    x, weight = case.array("x").items, case.array("weight").items
+    row, column = divmod(element, weight.shape[0])
+    rows = x.reshape(-1, x.shape[-1])
+    part = {"x": rows[row : row + 1], "weight": weight[column : column + 1]}
+    part["lora_b"] = case.array("lora_b").items[column : column + 1]
+    for name, axis in (("bias", column), ("mask", row)):
+        array = case.inputs.get(name)
+        if array is not None:
+            part[name] = array.items.reshape(-1, *array.shape[-1:] if name == "mask" else ())[axis : axis + 1]
+    yield _with(case, part, {})
+    yield _with(case, {**part, "x": rows, **({"mask": _rows(case)} if case.inputs.get("mask") else {})}, {})
+
+
+def _rows(case: Case) -> Any:
+    mask = case.array("mask").items
+    return mask.reshape(-1, mask.shape[-1])

@@ -1,0 +1,44 @@
+"""Replaying a witness in a new process: the same call, the same judge, no search."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from qloracle_conformance.judge import LEVELS
+from qloracle_conformance.plan import UsageError
+from qloracle_conformance.registry import OPERATIONS
+from qloracle_conformance.run import Tally, Task, TaskState, judge_case, verdicts
+from qloracle_conformance.witness import read_witness
+from qloracle_conformance.worker import WorkerProcess
+
+
+def replay(path: Path, backend: str | None, device: str | None, timeout: float, console: Console) -> int:
+    """Run the case of a witness against a backend and return 0 if its claim holds now, 1 if not.
+
+    Raises
+    ------
+    FileError, UsageError, BackendLoadError
+        If the file is no witness, names an unknown operation, or the backend cannot be had.
+    """
+    witness = read_witness(path)
+    if witness.operation not in OPERATIONS or witness.claim.levels["*"] not in LEVELS:
+        raise UsageError(f"{path} names an operation or level that this version does not know: {witness.operation!r}")
+    operation = OPERATIONS[witness.operation]
+    worker = WorkerProcess(backend or witness.backend, device or witness.device, timeout)
+    try:
+        task = Task(operation, witness.family, witness.claim, 1, 0, 0)
+        stages = dict.fromkeys((*operation.stages_of(witness.family), *operation.stages_of("memory")))
+        state = TaskState({stage: Tally() for stage in stages})
+        judge_case(worker, task, witness.case, state)
+        result = next(r for r in verdicts(task, state, 0.0) if r.stage == witness.stage)
+    finally:
+        worker.close()
+    console.print(f"{witness.property} on {worker.info.name} {worker.info.version}: {result.status}", highlight=False)
+    finding = result.tally.finding
+    if finding is not None:
+        console.print(f"  got      {escape(finding.got)} at element {finding.element}", soft_wrap=True, highlight=False)
+        console.print(f"  allowed  {escape(finding.allowed)}", soft_wrap=True, highlight=False)
+    if result.message:
+        console.print(f"  because  {escape(result.message)}", soft_wrap=True, highlight=False)
+    return 0 if result.status == "pass" else 1

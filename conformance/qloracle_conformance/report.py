@@ -1,0 +1,133 @@
+"""The report: JSON lines with a header, one line for each property and matrix, and a footer. No footer: cut short."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from qloracle import SPECIFICATION_VERSION
+from qloracle_conformance.backend import BackendInfo
+from qloracle_conformance.files import FileError, read_text
+from qloracle_conformance.run import PropertyResult
+from qloracle_conformance.weights import MatrixResult
+from qloracle_conformance.worker import THREADS
+
+FORMAT = 1
+
+
+class Report:
+    """A report file that grows under a provisional name and gets its own when the run ends, however it ends."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Open the file, so that an unwritable path is known before the run.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be written.
+        """
+        self.path = path
+        self._file: IO[str] | None = None
+        if path is not None:
+            self._partial = path.with_name(path.name + ".partial")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._partial.open("w")
+            except OSError as error:
+                raise FileError(f"cannot write report {path}: {error.strerror}") from error
+
+    def line(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Write one line."""
+        if self._file is not None:
+            self._file.write(json.dumps({"type": kind, **content}, ensure_ascii=False) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Give the file its name."""
+        if self._file is not None and self.path is not None:
+            self._file.close()
+            os.replace(self._partial, self.path)
+            self._file = None
+
+
+def header(info: BackendInfo, name: str, device: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was judged, with what, and where."""
+    smallest = np.float32(1e-45)
+    return {
+        "format": FORMAT,
+        "specification": SPECIFICATION_VERSION,
+        "backend": {"name": info.name, "requested": name, "version": info.version, "device": device},
+        "environment": dict(sorted(info.environment.items())),
+        "settings": dict(settings),
+        "suite": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "machine": platform.machine(),
+            "worker_threads": THREADS,
+            "subnormals_kept": bool(smallest * np.float32(1) > 0),
+        },
+        "claims": [
+            {"operation": c.operation, "levels": dict(c.levels), "basis": c.basis, "source": c.source,
+             "roundings": vars(c.roundings)} for c in info.claims
+        ],
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }  # fmt: skip
+
+
+def property_line(result: PropertyResult) -> dict[str, Any]:
+    """Return one verdict; only the key "seconds" differs from run to run."""
+    tally = result.tally
+    return {
+        "id": result.id,
+        "operation": result.operation,
+        "stage": result.stage,
+        "family": result.family,
+        "clause": result.clause,
+        "claimed": result.claimed,
+        "attained": tally.attained,
+        "basis": result.basis,
+        "status": result.status,
+        "cases": tally.cases,
+        "elements": tally.elements,
+        "not_judged": tally.unjudged,
+        "blocked": tally.blocked,
+        "failing": tally.failing,
+        "boundary_hits": tally.boundary_hits,
+        "bound_used": round(tally.used, 6),
+        "window": round(tally.window, 3),
+        "message": result.message,
+        "finding": tally.finding.as_json() if tally.finding else None,
+        "witness": result.witness,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def matrix_line(result: MatrixResult) -> dict[str, Any]:
+    """Return what was measured on one matrix."""
+    return {
+        "name": result.name,
+        "shape": list(result.shape),
+        "dtype": result.dtype,
+        "not_finite": result.not_finite,
+        "bits_per_weight": {k: round(v, 4) for k, v in result.bits.items()},
+        "sqnr_db": {k: round(v, 3) for k, v in result.sqnr.items()},
+    }
+
+
+def read_report(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a report.
+
+    Raises
+    ------
+    FileError
+        If it cannot be read, or a line is no JSON.
+    """
+    try:
+        return [json.loads(line) for line in read_text(path).splitlines()]
+    except json.JSONDecodeError as error:
+        raise FileError(f"{path} is no report: {error}") from error

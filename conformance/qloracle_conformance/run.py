@@ -1,0 +1,211 @@
+"""Running properties: the cases of one family of one operation, against one backend."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from qloracle_conformance.arrays import HostArray
+from qloracle_conformance.backend import Claim
+from qloracle_conformance.execution import Call, Executor, Outcome
+from qloracle_conformance.finding import Finding, find
+from qloracle_conformance.generators.case import Case
+from qloracle_conformance.generators.draw import CounterDraw
+from qloracle_conformance.judge import LEVELS, StageResult, exactly, failed_stage
+from qloracle_conformance.operations.operation import INPUTS, REPEAT, Operation, level_of
+
+Status = Literal["pass", "fail", "differs", "error", "blocked", "not-claimed", "not-judged"]
+BROKEN: tuple[Status, ...] = ("fail", "differs", "error")
+
+
+@dataclass
+class Tally:
+    """What was counted at one stage over the cases of a family."""
+
+    cases: int = 0
+    elements: int = 0
+    unjudged: int = 0
+    blocked: int = 0
+    failing: int = 0
+    boundary_hits: int = 0
+    used: float = 0.0  # largest part of an error bound
+    window: float = 0.0  # largest distance to a boundary, in 2^−24 of it, at which a code was not the exact one
+    attained: str | None = "exact"
+    finding: Finding | None = None
+    case: Case | None = None  # the first failing one
+
+
+@dataclass(frozen=True)
+class PropertyResult:
+    """The verdict on one property."""
+
+    id: str
+    operation: str
+    stage: str
+    family: str
+    clause: str
+    claimed: str
+    basis: str
+    status: Status
+    tally: Tally
+    message: str = ""
+    seconds: float = 0.0
+    witness: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The unit of work: one family of one operation, judged at all its stages."""
+
+    operation: Operation
+    family: str
+    claim: Claim
+    cases: int
+    examples: int  # of the search by Hypothesis, 0 for none
+    seed: int
+
+
+@dataclass
+class TaskState:
+    """What a task has counted so far."""
+
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    failure: Outcome | None = None
+    failed_case: Case | None = None
+
+
+def call_of(case: Case, operation: Operation) -> Call:
+    """Return the call that a case stands for."""
+    return Call(operation.function, case.inputs, case.options, case.layouts, case.repeat)
+
+
+def run_task(executor: Executor, task: Task, search: Callable[..., None] | None = None) -> list[PropertyResult]:
+    """Run all cases of a task, then the search, and return the verdict on each of its properties."""
+    started = time.perf_counter()
+    state = TaskState({stage: Tally() for stage in task.operation.stages_of(task.family)})
+    generate = task.operation.families[task.family]
+    name = f"{task.operation.name}.{task.family}"
+    for index in range(task.cases):
+        judge_case(executor, task, generate(CounterDraw(name, index, task.seed), task.claim), state)
+        if state.failure is not None:
+            break
+    if search is not None and task.examples and state.failure is None:
+        search(executor, task, state)
+    return verdicts(task, state, time.perf_counter() - started)
+
+
+def verdicts(task: Task, state: TaskState, seconds: float) -> list[PropertyResult]:
+    """Return the verdict on each property of a task."""
+    return [_verdict(task, stage, state, seconds) for stage in state.tallies]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A case that was run and judged."""
+
+    kept: bool  # every claim was kept
+    outputs: tuple[HostArray, ...]  # empty if the call failed
+
+
+def judge_case(executor: Executor, task: Task, case: Case, state: TaskState) -> Judged:
+    """Run and judge one case, and count what came of it."""
+    outcome = executor.run(call_of(case, task.operation))
+    if outcome.failure:
+        state.failure, state.failed_case = outcome, case
+        return Judged(False, ())
+    results = [*task.operation.judge(case, outcome.outputs, task.claim), *_conduct(case, outcome)]
+    kept = [_count(state.tallies[r.stage], r, case, task) for r in results]
+    return Judged(all(kept), outcome.outputs)
+
+
+def _conduct(case: Case, outcome: Outcome) -> list[StageResult]:
+    """Return the stages that every operation has: inputs unchanged, the same bits when called again."""
+    clean = StageResult("", np.zeros(1, np.int64), {"exact": exactly(np.zeros(1, np.int64))})
+    changed = ", ".join(outcome.changed_inputs)
+    inputs = failed_stage(INPUTS, f"the call changed its input {changed}") if changed else replace(clean, stage=INPUTS)
+    if not case.repeat:
+        return [inputs]
+    again = failed_stage(REPEAT, "a second, identical call gave other bits") if outcome.unstable else replace(
+        clean, stage=REPEAT
+    )  # fmt: skip
+    return [inputs, again]
+
+
+def _count(tally: Tally, result: StageResult, case: Case, task: Task) -> bool:
+    """Add a stage's result to its tally and return whether the claim was kept."""
+    claimed = level_of(task.claim, result.stage) if result.stage not in (INPUTS, REPEAT) else "exact"
+    tally.cases += 1
+    tally.elements += result.got.size
+    if result.problem:
+        tally.failing, tally.attained = tally.failing + 1, None
+        if tally.finding is None:
+            tally.finding, tally.case = find(result, claimed, case, task.operation), case
+        return False
+    wrong = result.failing(claimed)
+    tally.unjudged += int(np.sum(~result.required(claimed).judged))
+    tally.blocked += 0 if result.blocked is None else int(np.sum(result.blocked))
+    tally.failing += int(np.sum(wrong))
+    _measure(tally, result)
+    tally.attained = looser(tally.attained, result.attained())
+    if np.any(wrong) and (tally.case is None or _size(case) < _size(tally.case)):
+        tally.finding, tally.case = find(result, claimed, case, task.operation), case
+    return not np.any(wrong)
+
+
+def _measure(tally: Tally, result: StageResult) -> None:
+    """Count boundary hits, the used part of the bound, and the window of codes that are not the exact ones."""
+    if result.distance is not None:
+        tally.boundary_hits += int(np.sum(result.distance <= 1.0))
+        inexact = ~result.allowed["exact"].accepts(result.got)
+        if result.blocked is not None:
+            inexact &= ~result.blocked
+        if np.any(inexact) and np.any(np.isfinite(result.distance[inexact])):
+            tally.window = max(tally.window, float(np.nanmax(result.distance[inexact])))
+    if result.used is not None and np.any(np.isfinite(result.used)):
+        tally.used = max(tally.used, float(np.nanmax(result.used)))
+
+
+def _size(case: Case) -> int:
+    return sum(array.items.size for array in case.inputs.values() if array is not None)
+
+
+def looser(first: str | None, second: str | None) -> str | None:
+    """Return the looser of two attained levels; None is looser than all."""
+    if first is None or second is None:
+        return None
+    return LEVELS[max(LEVELS.index(first), LEVELS.index(second))]
+
+
+def _verdict(task: Task, stage: str, state: TaskState, seconds: float) -> PropertyResult:
+    tally, common = state.tallies[stage], stage in (INPUTS, REPEAT)
+    claimed = "exact" if common else level_of(task.claim, stage)
+    status, message = _status(task, tally, state)
+    return PropertyResult(
+        id=f"{task.operation.name}.{stage}.{task.family}",
+        operation=task.operation.name,
+        stage=stage,
+        family=task.family,
+        clause="" if common else task.operation.stages[stage],
+        claimed=claimed,
+        basis=task.claim.basis,
+        status=status,
+        tally=replace(tally, case=tally.case or (state.failed_case if state.failure else None)),
+        message=message,
+        seconds=seconds / len(state.tallies),
+    )
+
+
+def _status(task: Task, tally: Tally, state: TaskState) -> tuple[Status, str]:
+    if tally.failing:
+        return ("fail" if task.claim.basis == "promised" else "differs"), tally.finding.line() if tally.finding else ""
+    if state.failure is not None:
+        return "error", f"{state.failure.failure}: {state.failure.message}"
+    if not tally.cases:
+        return "error", "no case was generated"
+    if tally.blocked:
+        return "blocked", f"{tally.blocked} elements rest on an earlier stage that failed"
+    if tally.elements and tally.unjudged == tally.elements:
+        return "not-judged", "no element could be judged"
+    return "pass", ""

@@ -1,0 +1,130 @@
+"""Witness files: one failing case as plain JSON, enough to replay it anywhere, without Hypothesis."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qloracle import SPECIFICATION_VERSION
+from qloracle.bounds import Roundings
+from qloracle_conformance.arrays import STORAGE, HostArray
+from qloracle_conformance.backend import BackendInfo, Claim
+from qloracle_conformance.files import FileError, read_text, write_atomically
+from qloracle_conformance.generators.case import Case
+from qloracle_conformance.run import PropertyResult, Task
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Witness:
+    """A failing case and the claim that it broke."""
+
+    property: str
+    operation: str
+    stage: str
+    family: str
+    clause: str
+    backend: str  # the name that `check` was called with
+    device: str
+    claim: Claim
+    case: Case
+    finding: dict[str, Any]  # what was seen, for readers
+
+
+def write_witness(
+    folder: Path, name: str, device: str, info: BackendInfo, task: Task, result: PropertyResult, case: Case
+) -> Path:
+    """Write the witness of a result and return its path.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    found = result.tally.finding
+    content = {
+        "qloracle_witness": VERSION,
+        "specification": SPECIFICATION_VERSION,
+        "property": result.id,
+        "operation": result.operation,
+        "stage": result.stage,
+        "family": result.family,
+        "clause": result.clause,
+        "backend": {"name": name, "version": info.version, "device": device},
+        "claim": {
+            "level": result.claimed,
+            "basis": task.claim.basis,
+            "source": task.claim.source,
+            "roundings": vars(task.claim.roundings),
+        },
+        "seed": task.seed,
+        "finding": found.as_json() if found else {"error": result.message},
+        "options": {k: list(v) if isinstance(v, tuple) else v for k, v in case.options.items()},
+        "term": case.term,
+        "lattice": case.lattice,
+        "repeat": case.repeat,
+        "inputs": {n: None if a is None else _array_json(a, case.layouts.get(n)) for n, a in case.inputs.items()},
+    }
+    path = folder / f"{name.replace(':', '_').replace('/', '_')}.{result.id}.json"
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def _array_json(array: HostArray, layout: str | None) -> dict[str, Any]:
+    width = 2 * array.words().dtype.itemsize
+    text = " ".join(f"{w:0{width}x}" for w in array.words().reshape(-1).tolist())
+    return {"dtype": array.dtype, "shape": list(array.shape), "layout": layout or "contiguous", "words": text}
+
+
+def read_witness(path: Path) -> Witness:
+    """Read a witness file.
+
+    Raises
+    ------
+    FileError
+        If it cannot be read, is no witness, or is of another version.
+    """
+    try:
+        content = json.loads(read_text(path))
+        if content.get("qloracle_witness") != VERSION:
+            raise FileError(f"{path} must be a witness file of version {VERSION}")
+        return _parsed(content)
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(f"{path} is no complete witness file: {type(error).__name__}: {error}") from error
+
+
+def _parsed(content: dict[str, Any]) -> Witness:
+    claim, backend = content["claim"], content["backend"]
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in content["options"].items()}
+    inputs = {n: None if a is None else _array(a) for n, a in content["inputs"].items()}
+    layouts = {n: a["layout"] for n, a in content["inputs"].items() if a is not None}
+    case = Case(
+        content["operation"], inputs, options, layouts, content["lattice"], content["term"], content["repeat"]
+    )
+    return Witness(
+        property=content["property"],
+        operation=content["operation"],
+        stage=content["stage"],
+        family=content["family"],
+        clause=content["clause"],
+        backend=backend["name"],
+        device=backend["device"],
+        claim=Claim(
+            content["operation"],
+            {"*": claim["level"]},
+            roundings=Roundings(**claim["roundings"]),
+            basis=claim["basis"],
+            source=claim["source"],
+        ),
+        case=case,
+        finding=content["finding"],
+    )
+
+
+def _array(stored: dict[str, Any]) -> HostArray:
+    dtype = np.dtype(STORAGE[stored["dtype"]])
+    words = np.array([int(w, 16) for w in stored["words"].split()], f"u{dtype.itemsize}")
+    return HostArray(words.view(dtype).reshape(stored["shape"]), stored["dtype"])

@@ -1,0 +1,1 @@
+"""GPU backends that obey the specification `qloracle`: one subpackage for each framework."""

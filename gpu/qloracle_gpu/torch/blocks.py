@@ -1,0 +1,118 @@
+"""Flat blocks and their absmax, and how a large tensor is worked through in pieces. Clause: ``[blocks.absmax]``."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from qloracle.errors import reject_value, require_positive_integer
+from qloracle_gpu.torch.formats import require_dtype, require_tensor_format
+
+# Elements worked on at a time: on a CPU the intermediate results stay in its cache, elsewhere they stay modest.
+CPU_PIECE = 1 << 18
+DEVICE_PIECE = 1 << 24
+
+
+def block_count(size: int, block_size: int) -> int:
+    """Return ⌈size / block_size⌉."""
+    return -(-size // block_size)
+
+
+def piece_size(device: torch.device) -> int:
+    """Return how many elements to work on at a time."""
+    return CPU_PIECE if device.type == "cpu" else DEVICE_PIECE
+
+
+def tiles(matrix: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows and columns of every piece of a matrix: whole rows, or a part of one long row."""
+    rows, columns = matrix.shape
+    piece = piece_size(matrix.device)
+    width = min(columns, piece)
+    height = max(1, piece // max(1, width))
+    for row in range(0, rows, height):
+        for column in range(0, columns, max(1, width)):
+            yield slice(row, min(row + height, rows)), slice(column, min(column + width, columns))
+
+
+def block_matrices(flat: Tensor, block_size: int) -> list[Tensor]:
+    """Return the full blocks of a 1-d tensor as rows of a matrix, and the short last one as a matrix of one row."""
+    block_size = min(block_size, max(flat.numel(), 1))
+    full = flat.numel() - flat.numel() % block_size
+    parts = [flat[:full].view(-1, block_size), flat[full:].view(1, -1)]
+    return [part for part in parts if part.numel()]
+
+
+def block_columns(per_block: Tensor, size: int, block_size: int) -> list[Tensor]:
+    """Return one value a block as columns that broadcast to the matrices of `block_matrices`."""
+    full = size // block_size
+    parts = [per_block[:full, None], per_block[full:, None]]
+    return [part for part in parts if part.numel()]
+
+
+def block_absmax(x: Tensor, block_size: int) -> Tensor:
+    """Return the largest magnitude of every flat block.
+
+    absmax_b = max |x_i| over the block's own elements; NaN if any of them is NaN or infinite (the block is poisoned).
+
+    Parameters
+    ----------
+    x : tensor of float32, float16 or bfloat16, any shape
+        Blocks run over its row-major order, whatever its strides.
+    block_size : int
+        Elements in a block; the last one may be short.
+
+    Returns
+    -------
+    tensor of float32, shape (⌈x.numel() / block_size⌉,)
+        Non-negative, or NaN.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If the dtype is not one of the three, or `block_size` is no positive integer.
+
+    Notes
+    -----
+    Clause ``[blocks.absmax]``. Rounding points: none.
+
+    Examples
+    --------
+    >>> block_absmax(torch.tensor([1.0, -3.0, 2.0, 0.0, 5.0]), 2)
+    tensor([3., 2., 5.])
+    """
+    block_size = require_positive_integer("block_size", block_size)
+    flat = require_tensor_format("x", x).reshape(-1)
+    parts = [absmax_of_rows(blocks) for blocks in block_matrices(flat, block_size)]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float32, device=flat.device)
+
+
+def absmax_of_rows(matrix: Tensor) -> Tensor:
+    """Return the absmax of every row as float32: NaN where it holds NaN or ±inf, 0 where it is empty."""
+    result = torch.zeros(matrix.shape[0], dtype=torch.float32, device=matrix.device)
+    for rows, columns in tiles(matrix):
+        largest = matrix[rows, columns].to(torch.float32).abs().amax(1)
+        torch.maximum(result[rows], largest, out=result[rows])
+    return poison(result)
+
+
+def absmax_of_columns(matrix: Tensor) -> Tensor:
+    """Return the absmax of every column as float32: NaN where it holds NaN or ±inf, 0 where it is empty."""
+    result = torch.zeros(matrix.shape[1], dtype=torch.float32, device=matrix.device)
+    for rows, columns in tiles(matrix):
+        largest = matrix[rows, columns].to(torch.float32).abs().amax(0)
+        torch.maximum(result[columns], largest, out=result[columns])
+    return poison(result)
+
+
+def poison(absmax: Tensor) -> Tensor:
+    """Turn infinity into NaN, in place: a block that holds ±inf has no scale."""
+    return absmax.masked_fill_(absmax.isinf(), torch.nan)
+
+
+def require_block_values(argument: str, per_block: Tensor, size: int, block_size: int) -> Tensor:
+    """Return `per_block` if it is float32 and has one value for each block of `size` elements, else raise."""
+    values = require_dtype(argument, per_block, torch.float32)
+    expected = block_count(size, require_positive_integer("block_size", block_size))
+    if values.shape != (expected,):
+        reject_value(argument, f"of shape ({expected},), one value a block", tuple(values.shape))
+    return values

@@ -1,0 +1,170 @@
+"""Blockwise quantization with a codebook, and its inverse.
+
+Clauses: ``[blockwise.quantize]``, ``[blockwise.dequantize]``.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from qloracle.codebooks import Codebook
+from qloracle.errors import reject_value, require_positive_integer
+from qloracle_gpu.torch.blocks import (
+    block_absmax,
+    block_columns,
+    block_count,
+    block_matrices,
+    piece_size,
+    require_block_values,
+)
+from qloracle_gpu.torch.codebooks import codebook_named, device_codebook
+from qloracle_gpu.torch.formats import NAMES, dtype_named, require_dtype, require_tensor_format
+from qloracle_gpu.torch.nearest import write_nearest_codes
+from qloracle_gpu.torch.packing import pack_valid_codes, require_packed
+
+
+@dataclass(frozen=True)
+class QuantizedBlocks:
+    """A tensor quantized in flat blocks; everything that restoring it needs."""
+
+    data: Tensor  # uint8: packed bytes of a 4-bit codebook, codes of an 8-bit one; 1-d
+    absmax: Tensor  # float32, one a block
+    codebook: str  # name in CODEBOOKS
+    block_size: int  # elements in a block
+    shape: tuple[int, ...]  # of the original
+    dtype: str  # format name of the original
+
+
+def quantize_blockwise(x: Tensor, *, codebook: str = "nf4", block_size: int = 64) -> QuantizedBlocks:
+    """Quantize a tensor in flat blocks: absmax, codes, and for a 4-bit codebook packing.
+
+    code = the entry nearest to the real number x/absmax; at an exact midpoint the lower entry.
+
+    Parameters
+    ----------
+    x : tensor of float32, float16 or bfloat16, any shape and strides
+    codebook : {"nf4", "dynamic_signed"}
+    block_size : int
+        Elements in a block; any positive integer.
+
+    Returns
+    -------
+    QuantizedBlocks
+        On the device of `x`.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        For another dtype, an unknown codebook, or a block size below 1.
+
+    Notes
+    -----
+    Clauses ``[blocks.absmax]``, ``[blockwise.quantize]``, ``[packing.nibbles]``, in this order. Rounding points: none.
+    A block with any NaN or ±inf is poisoned: its absmax is NaN and its codes are those of zeros.
+
+    Examples
+    --------
+    >>> q = quantize_blockwise(torch.tensor([-1.0, 1.0, 0.5, 0.0]))
+    >>> [hex(byte) for byte in q.data], q.absmax
+    (['0xf', '0xc7'], tensor([1.]))
+    """
+    table, block_size = codebook_named(codebook), require_positive_integer("block_size", block_size)
+    values = require_tensor_format("x", x)
+    flat = values.reshape(-1)
+    absmax = block_absmax(flat, block_size)
+    codes = nearest_block_codes(flat, absmax, table, block_size)
+    data = pack_valid_codes(codes, table.zero_code) if table.code_bits == 4 else codes
+    return QuantizedBlocks(data, absmax, codebook, block_size, tuple(values.shape), NAMES[values.dtype])
+
+
+def nearest_block_codes(flat: Tensor, absmax: Tensor, codebook: Codebook, block_size: int) -> Tensor:
+    """Return the code of every element of a 1-d tensor, given the absmax of its block, as uint8."""
+    codes = torch.empty(flat.shape, dtype=torch.uint8, device=flat.device)
+    rule = device_codebook(codebook.name, flat.device).rule
+    columns = block_columns(absmax, flat.numel(), block_size)
+    for x, scale, out in zip(block_matrices(flat, block_size), columns, block_matrices(codes, block_size), strict=True):
+        write_nearest_codes(x, scale, rule, out)
+    return codes
+
+
+def dequantize_blockwise(quantized: QuantizedBlocks, *, dtype: str | None = None) -> Tensor:
+    """Restore a tensor from its codes and absmax.
+
+    value = RN_dtype(fl32(entries[code] · absmax)); +0 where absmax is 0, NaN where it is NaN.
+
+    Parameters
+    ----------
+    quantized : QuantizedBlocks
+    dtype : {"float32", "float16", "bfloat16"}, optional
+        Output format; by default that of the original.
+
+    Returns
+    -------
+    tensor of `dtype`, the shape of the original
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If data, absmax and shape do not belong together, or the format is unknown.
+
+    Notes
+    -----
+    Clauses ``[packing.nibbles]``, ``[blockwise.dequantize]``. Rounding points, in order: the product to float32; the
+    product to `dtype`.
+
+    Examples
+    --------
+    >>> dequantize_blockwise(quantize_blockwise(torch.tensor([-1.0, 1.0, 0.5, 0.0])))
+    tensor([-1.0000,  1.0000,  0.4407,  0.0000])
+    """
+    table = codebook_named(quantized.codebook)
+    target = dtype_named(quantized.dtype if dtype is None else dtype, "dtype")
+    size, block_size = prod(quantized.shape), quantized.block_size
+    absmax = require_block_values("absmax", quantized.absmax, size, block_size)
+    data = require_dtype("data", quantized.data, torch.uint8).reshape(-1)
+    if table.code_bits == 4:
+        require_packed(data, size)
+    elif data.numel() != size:
+        reject_value("data", f"{size} codes for shape {quantized.shape}", data.numel())
+    tables = device_codebook(table.name, data.device)
+    values = torch.empty(size, dtype=target, device=data.device)
+    write_values(StoredCodes(data, tables.entries, tables.pairs), absmax, block_size, values)
+    return values.view(quantized.shape)
+
+
+@dataclass(frozen=True)
+class StoredCodes:
+    """Codes as they are stored, and the table that turns them into entries."""
+
+    data: Tensor  # uint8, 1-d
+    entries: Tensor  # float32, in code order
+    pairs: Tensor | None  # the two entries of each byte where two codes share one, see `DeviceCodebook`
+
+
+def write_values(codes: StoredCodes, absmax: Tensor, block_size: int, out: Tensor) -> None:
+    """Write the value of every code to the 1-d tensor `out`: entry times absmax, rounded to its dtype."""
+    block_size = min(block_size, max(out.numel(), 1))
+    # Pieces of whole blocks that begin at a whole byte.
+    step = 2 * block_size * max(1, piece_size(out.device) // (2 * block_size))
+    zero = absmax == 0
+    # On a CPU a look at the absmax is cheaper than a pass over the values; elsewhere it would wait for the device.
+    clears = out.device.type != "cpu" or bool(zero.any())
+    for start in range(0, out.numel(), step):
+        part = out[start : start + step]
+        blocks = slice(start // block_size, start // block_size + block_count(part.numel(), block_size))
+        entries = block_matrices(_entries(codes, start, part.numel()), block_size)
+        scales, zeros = (block_columns(each[blocks], part.numel(), block_size) for each in (absmax, zero))
+        for entry, scale, is_zero, values in zip(entries, scales, zeros, block_matrices(part, block_size), strict=True):
+            torch.mul(entry, scale, out=values)
+            if clears:
+                values.masked_fill_(is_zero, 0.0)
+
+
+def _entries(codes: StoredCodes, start: int, count: int) -> Tensor:
+    """Return the entries of `count` codes from the even position `start` on, as float32."""
+    if codes.pairs is None:
+        return torch.index_select(codes.entries, 0, codes.data[start : start + count].to(torch.int32))
+    index = codes.data[start // 2 : (start + count + 1) // 2].to(torch.int32)
+    return torch.index_select(codes.pairs, 0, index).view(torch.float32)[:count]

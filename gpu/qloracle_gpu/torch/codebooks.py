@@ -1,0 +1,62 @@
+"""The codebooks of the specification as tensors on a device. Clauses: ``[nf4.table]``, ``[dynamic.table]``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from qloracle.codebooks import Codebook
+from qloracle.dynamic_map import DYNAMIC_SIGNED
+from qloracle.errors import reject_value
+from qloracle.nf4 import NF4
+from qloracle_gpu.torch.formats import float64_device
+from qloracle_gpu.torch.nearest import NearestRule, cell_table
+
+CODEBOOKS: dict[str, Codebook] = {codebook.name: codebook for codebook in (NF4, DYNAMIC_SIGNED)}
+
+
+@dataclass(frozen=True)
+class DeviceCodebook:
+    """What quantizing and dequantizing with a codebook reads."""
+
+    rule: NearestRule
+    entries: Tensor  # float32, in code order
+    pairs: Tensor | None  # for a 4-bit codebook: the two float32 entries of each byte, as one int64
+
+
+def codebook_named(name: str) -> Codebook:
+    """Return the codebook called `name`, or raise `ArgumentValueError` that lists the known names."""
+    if name not in CODEBOOKS:
+        reject_value("codebook", f"one of {', '.join(CODEBOOKS)}", repr(name))
+    return CODEBOOKS[name]
+
+
+@cache
+def device_codebook(name: str, device: torch.device) -> DeviceCodebook:
+    """Return the tables of a codebook on a device, made once."""
+    codebook = CODEBOOKS[name]
+    with torch.inference_mode(mode=False), torch.device("cpu"):
+        entries = torch.tensor(codebook.entries)
+        cells = cell_table(torch.tensor(codebook.midpoints), torch.tensor(codebook.value_order).to(torch.int16))
+        pairs = _entry_pairs(entries).to(device) if codebook.code_bits == 4 else None
+        rule = NearestRule(cells.to(device), _exact_rule(codebook, float64_device(device)))
+        return DeviceCodebook(rule, entries.to(device), pairs)
+
+
+def _entry_pairs(entries: Tensor) -> Tensor:
+    """Return the two entries of every packed byte, the high nibble's first in memory."""
+    byte = torch.arange(256)
+    return torch.stack([entries[byte >> 4], entries[byte & 15]], dim=1).view(torch.int64).squeeze(1)
+
+
+def _exact_rule(codebook: Codebook, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    midpoints = torch.tensor(codebook.midpoints).to(device)
+    codes = torch.tensor(codebook.value_order).to(device, torch.int16)
+
+    def exact(x: Tensor, absmax: Tensor) -> Tensor:
+        # A quotient in float64 lies on the same side of every midpoint as the real one: lemma in `qloracle.blockwise`.
+        return codes[torch.bucketize((x / absmax).nan_to_num(0.0), midpoints)]
+
+    return exact

@@ -1,0 +1,138 @@
+"""The torch backend as the conformance suite sees it: through the same record as anybody else's."""
+
+from typing import Any
+
+import torch
+
+import qloracle_gpu.torch as q
+from qloracle_conformance import Backend, Claim, Roundings
+from qloracle_conformance.adapters.torch_arrays import LAYOUTS, Placer, environment, fetch
+
+Tensor = torch.Tensor
+
+EXACT = (
+    "bfloat16.encode", "bfloat16.decode", "float16.encode", "float16.decode", "packing.pack", "packing.unpack",
+    "blocks.absmax", "nf4.quantize", "nf4.dequantize", "dynamic_signed.quantize", "dynamic_signed.dequantize",
+    "absmax.quantize", "absmax.dequantize", "nf4_double.quantize", "nf4_double.dequantize",
+    "int8_tensor.quantize", "int8_tensor.dequantize", "int8_row.quantize", "int8_row.dequantize",
+    "int8_column.quantize", "int8_column.dequantize", "int8_block.quantize", "int8_block.dequantize", "int8.matmul",
+)  # fmt: skip
+SUMS = ("int8.scale", "lora.forward", "lora.backward", "qlora.forward", "qlora.backward")
+SOURCE = "qloracle_gpu.torch documents the reference's rules as its own"
+
+
+def backend(device: str = "cpu") -> Backend:
+    """Return the torch backend on a device, with everything that it promises."""
+    placer = Placer(device)
+    claims = tuple(
+        Claim(
+            operation=name,
+            levels={"*": "bound" if name in SUMS else "exact"},
+            out_dtypes=("float32",) if name.endswith("decode") else ("float32", "float16", "bfloat16"),
+            layouts=LAYOUTS,
+            features=("bias", "dropout", "rank_stabilized", "minus_128"),
+            roundings=Roundings(accumulate="float32", intermediate="float32", weight="float32"),
+            basis="promised",
+            source=SOURCE,
+        )
+        for name in (*EXACT, *SUMS)
+    )
+    return Backend("torch", torch.__version__, placer.place, fetch, OPS, claims, environment(placer.device))
+
+
+def _decode(bits: Tensor, *, dtype: str) -> Tensor:
+    return q.decode(bits)
+
+
+def _block_absmax(x: Tensor, *, block_size: int) -> Tensor:
+    return q.block_absmax(x, block_size)
+
+
+def _quantize_blockwise(x: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    quantized = q.quantize_blockwise(x, **options)
+    return quantized.data, quantized.absmax
+
+
+def _dequantize_blockwise(
+    data: Tensor, absmax: Tensor, *, codebook: str, block_size: int, shape: tuple[int, ...], dtype: str
+) -> Tensor:
+    return q.dequantize_blockwise(q.QuantizedBlocks(data, absmax, codebook, block_size, shape, dtype))
+
+
+def _quantize_absmax(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    quantized = q.quantize_absmax(absmax)
+    return quantized.codes, quantized.absmax, quantized.offset
+
+
+def _dequantize_absmax(absmax_codes: Tensor, nested_absmax: Tensor, offset: Tensor) -> Tensor:
+    return q.dequantize_absmax(q.QuantizedAbsmax(absmax_codes, nested_absmax, offset))
+
+
+def _quantize_double(x: Tensor, **options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    quantized = q.quantize_double(x, **options)
+    return quantized.data, quantized.absmax.codes, quantized.absmax.absmax, quantized.absmax.offset
+
+
+def _dequantize_double(
+    data: Tensor, absmax_codes: Tensor, nested_absmax: Tensor, offset: Tensor, *,
+    codebook: str, block_size: int, shape: tuple[int, ...], dtype: str,
+) -> Tensor:  # fmt: skip
+    absmax = q.QuantizedAbsmax(absmax_codes, nested_absmax, offset)
+    return q.dequantize_double(q.DoubleQuantized(data, absmax, codebook, block_size, shape, dtype))
+
+
+def _quantize_int8(x: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    quantized = q.quantize_int8(x, **options)
+    return quantized.codes, quantized.absmax
+
+
+def _dequantize_int8(codes: Tensor, absmax: Tensor, *, granularity: str, block_size: int | None, dtype: str) -> Tensor:
+    return q.dequantize_int8(q.QuantizedInt8(codes, absmax, granularity, block_size, dtype))
+
+
+def _scale_int8_matmul(
+    acc: Tensor, row_absmax: Tensor, column_absmax: Tensor, bias: Tensor | None, *, dtype: str
+) -> Tensor:
+    shift = None if bias is None else bias.float()
+    return q.scale_int8_matmul(acc, row_absmax, column_absmax, shift, out_dtype=dtype)
+
+
+def _lora_backward(dy: Tensor, **arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(vars(q.lora_backward(dy, **arguments)).values())
+
+
+def _quantized(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Replace the parts of a quantized weight by its record."""
+    parts = {name: arguments.pop(name) for name in ("data", "absmax", "codebook", "block_size", "shape")}
+    return {**arguments, "weight": q.QuantizedBlocks(**parts, dtype="float32")}
+
+
+def _qlora_forward(**arguments: Any) -> Tensor:
+    return q.qlora_forward(**_quantized(arguments))
+
+
+def _qlora_backward(**arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(vars(q.qlora_backward(**_quantized(arguments))).values())
+
+
+OPS = {
+    "encode": q.encode,
+    "decode": _decode,
+    "block_absmax": _block_absmax,
+    "pack_4bit": q.pack_4bit,
+    "unpack_4bit": q.unpack_4bit,
+    "quantize_blockwise": _quantize_blockwise,
+    "dequantize_blockwise": _dequantize_blockwise,
+    "quantize_absmax": _quantize_absmax,
+    "dequantize_absmax": _dequantize_absmax,
+    "quantize_double": _quantize_double,
+    "dequantize_double": _dequantize_double,
+    "quantize_int8": _quantize_int8,
+    "dequantize_int8": _dequantize_int8,
+    "int8_matmul": q.int8_matmul,
+    "scale_int8_matmul": _scale_int8_matmul,
+    "lora_forward": q.lora_forward,
+    "lora_backward": _lora_backward,
+    "qlora_forward": _qlora_forward,
+    "qlora_backward": _qlora_backward,
+}

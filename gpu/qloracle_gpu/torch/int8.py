@@ -1,0 +1,192 @@
+"""Absmax INT8: symmetric codes from −127 to 127.
+
+Clauses: ``[int8.absmax]``, ``[int8.quantize]``, ``[int8.dequantize]``.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+
+import torch
+from torch import Tensor
+
+from qloracle.errors import reject_value, require_positive_integer
+from qloracle_gpu.torch.blocks import (
+    absmax_of_columns,
+    absmax_of_rows,
+    block_absmax,
+    block_columns,
+    block_count,
+    block_matrices,
+    tiles,
+)
+from qloracle_gpu.torch.formats import NAMES, dtype_named, float64_device, require_dtype, require_tensor_format
+from qloracle_gpu.torch.nearest import NearestRule, cell_table, write_nearest_codes
+
+LARGEST_CODE = 127
+GRANULARITIES = ("tensor", "row", "column", "block")
+
+
+@dataclass(frozen=True)
+class QuantizedInt8:
+    """A tensor as INT8 codes with the absmax of each group that shares a scale."""
+
+    codes: Tensor  # int8, the shape of the original, −127 to 127
+    absmax: Tensor  # float32: () for tensor, one a row, one a column, or one a flat block
+    granularity: str  # one of GRANULARITIES
+    block_size: int | None  # for granularity "block"
+    dtype: str  # format name of the original
+
+
+def quantize_int8(x: Tensor, *, granularity: str = "tensor", block_size: int | None = None) -> QuantizedInt8:
+    """Quantize a tensor to INT8 by absmax.
+
+    q = the integer nearest to the real number 127·x/absmax, ties to even.
+
+    Parameters
+    ----------
+    x : tensor of float32, float16 or bfloat16, any strides
+    granularity : {"tensor", "row", "column", "block"}
+        Which elements share an absmax: all, those of one position in all axes but the last, those of one position in
+        the last axis, or those of a flat block.
+    block_size : int, optional
+        Elements in a flat block, for granularity "block".
+
+    Returns
+    -------
+    QuantizedInt8
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        For another dtype, or a granularity that does not go with the shape or the block size.
+
+    Notes
+    -----
+    Clauses ``[int8.absmax]``, ``[int8.quantize]``. Rounding points: one, to an integer. A group with any NaN or ±inf
+    has absmax NaN and codes 0. The code −128 never occurs.
+
+    Examples
+    --------
+    >>> q = quantize_int8(torch.tensor([1.2, -0.5, -4.3, 1.2, -3.1, 0.8, 2.4, 5.4]))
+    >>> q.codes.tolist(), q.absmax
+    ([28, -12, -101, 28, -73, 19, 56, 127], tensor(5.4000))
+    """
+    values = require_tensor_format("x", x)
+    absmax = _absmax(values, _absmax_shape(values.shape, granularity, block_size), granularity, block_size)
+    codes = torch.empty(values.shape, dtype=torch.int8, device=values.device)
+    rule = _int8_rule(values.device)
+    for part, scale, out in zip(
+        _group_matrices(values, granularity, block_size),
+        _group_scales(absmax, values.shape, granularity, block_size),
+        _group_matrices(codes, granularity, block_size),
+        strict=True,
+    ):
+        write_nearest_codes(part, scale, rule, out)
+    return QuantizedInt8(codes, absmax, granularity, block_size, NAMES[values.dtype])
+
+
+def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Tensor:
+    """Restore a tensor from its INT8 codes and absmax.
+
+    value = RN_dtype(fl32(q·absmax/127)), the quotient real; +0 where absmax is 0, NaN where it is NaN.
+
+    Parameters
+    ----------
+    quantized : QuantizedInt8
+    dtype : {"float32", "float16", "bfloat16"}, optional
+        Output format; by default that of the original.
+
+    Returns
+    -------
+    tensor of `dtype`, the shape of the codes
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If codes and absmax are not int8 and float32 of shapes that belong together, or the format is unknown.
+
+    Notes
+    -----
+    Clause ``[int8.dequantize]``. Rounding points, in order: the quotient to float32; to `dtype`. The quotient is taken
+    in float64, piece by piece, which decides the float32 rounding exactly (second lemma of `qloracle.int8`).
+
+    Examples
+    --------
+    >>> dequantize_int8(quantize_int8(torch.tensor([1.0, -2.0])))
+    tensor([ 1.0079, -2.0000])
+    """
+    target = dtype_named(quantized.dtype if dtype is None else dtype, "dtype")
+    codes = require_dtype("codes", quantized.codes, torch.int8)
+    absmax = require_dtype("absmax", quantized.absmax, torch.float32)
+    granularity, block_size = quantized.granularity, quantized.block_size
+    expected = _absmax_shape(codes.shape, granularity, block_size)
+    if absmax.shape != expected:
+        reject_value("absmax", f"of shape {expected}", tuple(absmax.shape))
+    values = torch.empty(codes.shape, dtype=target, device=codes.device)
+    for part, scale, out in zip(
+        _group_matrices(codes, granularity, block_size),
+        _group_scales(absmax, codes.shape, granularity, block_size),
+        _group_matrices(values, granularity, block_size),
+        strict=True,
+    ):
+        _write_values(part, scale, out)
+    return values
+
+
+def _write_values(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
+    capable = float64_device(codes.device)
+    scale = absmax.to(capable).to(torch.float64).expand(codes.shape)
+    for rows, columns in tiles(codes):
+        quotient = codes[rows, columns].to(capable) * scale[rows, columns] / LARGEST_CODE
+        # −0, from a zero code or a zero absmax, becomes +0; what only float32 rounds to zero keeps its sign.
+        out[rows, columns] = quotient.add_(0.0).to(torch.float32)
+
+
+def _absmax_shape(shape: tuple[int, ...], granularity: str, block_size: int | None) -> tuple[int, ...]:
+    """Return the shape of the absmax, or raise if the granularity does not go with the shape or the block size."""
+    if granularity not in GRANULARITIES:
+        reject_value("granularity", f"one of {', '.join(GRANULARITIES)}", repr(granularity))
+    if granularity == "block":
+        return (block_count(prod(shape), require_positive_integer("block_size", block_size)),)
+    if block_size is not None:
+        reject_value("block_size", f"None for granularity {granularity!r}", block_size)
+    if granularity != "tensor" and not shape:
+        reject_value("granularity", "'tensor' or 'block' for a 0-d array", repr(granularity))
+    return {"tensor": (), "row": tuple(shape[:-1]), "column": tuple(shape[-1:])}[granularity]
+
+
+def _absmax(x: Tensor, shape: tuple[int, ...], granularity: str, block_size: int | None) -> Tensor:
+    if block_size is not None:
+        return block_absmax(x, block_size)
+    (matrix,) = _group_matrices(x, granularity, None)
+    return (absmax_of_rows(matrix) if granularity == "row" else absmax_of_columns(matrix)).view(shape)
+
+
+def _group_matrices(tensor: Tensor, granularity: str, block_size: int | None) -> list[Tensor]:
+    """Return the tensor as matrices, views where its strides allow: one, or full blocks and the short last one."""
+    if block_size is not None:
+        return block_matrices(tensor.reshape(-1), block_size)
+    columns = 1 if granularity == "tensor" else tensor.shape[-1]
+    rows = tensor.numel() if granularity == "tensor" else prod(tensor.shape[:-1])
+    return [tensor.reshape(rows, columns)]
+
+
+def _group_scales(absmax: Tensor, shape: tuple[int, ...], granularity: str, block_size: int | None) -> list[Tensor]:
+    """Return the absmax as matrices that broadcast to those of `_group_matrices`."""
+    if block_size is not None:
+        return block_columns(absmax, prod(shape), block_size)
+    return [absmax.reshape(-1, 1) if granularity == "row" else absmax.reshape(1, -1)]
+
+
+@cache
+def _int8_rule(device: torch.device) -> NearestRule:
+    """Return the rule of INT8 codes, its table on a device."""
+    codes = torch.arange(-LARGEST_CODE, LARGEST_CODE + 1, dtype=torch.int16, device="cpu")
+    boundaries = (codes[:-1].to(torch.float64) + 0.5) / LARGEST_CODE
+    return NearestRule(cell_table(boundaries, codes).to(device), _exact_int8_codes)
+
+
+def _exact_int8_codes(x: Tensor, absmax: Tensor) -> Tensor:
+    # 127·x is exact, and a quotient in float64 rounds to the same integer as the real one: lemma in `qloracle.int8`.
+    return (x * LARGEST_CODE / absmax).nan_to_num(0.0).round().to(torch.int16)

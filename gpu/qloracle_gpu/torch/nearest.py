@@ -1,0 +1,94 @@
+"""The nearest code, exactly, at the speed of a table: guess in float32, decide in float64 only near a boundary.
+
+Codes depend on q = x/absmax alone, and |q| ≤ 1. The interval [−1, 1] is cut into cells, even in sign(q)·√|q| because
+8-bit maps crowd around zero. A cell that no boundary comes near holds the code of all its numbers; every other one
+holds `UNDECIDED`, and the elements that land there (about 0.03 % for NF4) are decided from x and absmax themselves.
+
+Why a guess is never wrong. With q the real quotient and p = 2^15·√|q| its distance from the middle in cells: a float32
+quotient within 8 half-units of q gives a root within 2^−22·√|q|, the root's own rounding adds at most as much, and
+placing it in [0, 2^16 + 3] adds two roundings of 2^−8, which makes at most 2^−6 + 2^−7 cells. A quotient that
+underflows is off by less than 2^−126, its root by less than 2^−63. Both are below `MARGIN`. Nothing here needs a
+correctly rounded quotient or root, but subnormal absmax must be told from zero, which a device that flushes them
+(Apple's) does not do.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qloracle_gpu.torch.blocks import tiles
+from qloracle_gpu.torch.formats import float64_device
+
+CELLS = 1 << 15  # on either side of zero
+MARGIN = 1 / 16  # of a cell
+UNDECIDED = torch.iinfo(torch.int16).min
+
+
+@dataclass(frozen=True)
+class NearestRule:
+    """What decides a code."""
+
+    cells: Tensor  # int16, the code of each cell or UNDECIDED, on the device of the data
+    exact: Callable[[Tensor, Tensor], Tensor]  # codes (int16) of x given absmax, both float64, decided exactly
+
+
+def cell_table(boundaries: Tensor, codes: Tensor) -> Tensor:
+    """Return the code of every cell.
+
+    Parameters
+    ----------
+    boundaries : tensor of float64, ascending, within [−1, 1]
+        Where the code changes.
+    codes : tensor of int16, one longer than `boundaries`
+        The codes between them, in ascending order of value.
+
+    Returns
+    -------
+    tensor of int16, shape (2·CELLS + 3,)
+        One cell more at each end, for quotients that a division inexactly rounds beyond ±1.
+    """
+    roots = boundaries.abs().sqrt().copysign(boundaries)
+    cell = torch.arange(2 * CELLS + 3, dtype=torch.float64, device=boundaries.device) - (CELLS + 1)
+    first = torch.bucketize((cell - MARGIN) / CELLS, roots)
+    last = torch.bucketize((cell + 1 + MARGIN) / CELLS, roots, right=True)
+    return torch.where(first == last, codes[first], UNDECIDED)
+
+
+def write_nearest_codes(x: Tensor, absmax: Tensor, rule: NearestRule, out: Tensor) -> None:
+    """Write the code of every element of a matrix.
+
+    Parameters
+    ----------
+    x : tensor of float32, float16 or bfloat16, 2-d
+    absmax : tensor of float32 that broadcasts to `x`, at least max |x| of what shares it
+        Where it is 0 or NaN, the code is that of a zero.
+    rule : NearestRule
+    out : tensor of uint8 or int8, the shape of `x`
+        Written.
+    """
+    divisor = torch.where(absmax.isfinite() & (absmax != 0), absmax, torch.inf)
+    for rows, columns in tiles(x):
+        part = x[rows, columns].to(torch.float32).contiguous()
+        scale = divisor[rows if len(divisor) > 1 else slice(None), columns if divisor.shape[1] > 1 else slice(None)]
+        codes = _guess(part / scale, rule.cells)
+        positions = (codes == UNDECIDED).nonzero().squeeze(1)
+        if positions.numel():
+            scales = scale.expand_as(part)[positions // part.shape[1], positions % part.shape[1]]
+            codes[positions] = _decide(part.view(-1)[positions], scales, rule)
+        out[rows, columns] = codes.view_as(part)
+
+
+def _guess(quotient: Tensor, cells: Tensor) -> Tensor:
+    """Return the code or `UNDECIDED` for every quotient, as a 1-d tensor; NaN, from ±inf/inf, counts as zero."""
+    quotient.nan_to_num_(0.0)
+    place = quotient.abs().sqrt_().copysign_(quotient).mul_(CELLS).add_(CELLS + 1)
+    return torch.index_select(cells, 0, place.to(torch.int32).view(-1))
+
+
+def _decide(x: Tensor, divisor: Tensor, rule: NearestRule) -> Tensor:
+    """Return the codes of a few elements from the rule itself."""
+    capable = float64_device(x.device)
+    codes = rule.exact(x.to(capable).to(torch.float64), divisor.to(capable).to(torch.float64))
+    return codes.to(x.device)

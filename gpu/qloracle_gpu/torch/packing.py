@@ -1,0 +1,103 @@
+"""Two 4-bit codes in a byte. Clause: ``[packing.nibbles]``."""
+
+import torch
+from torch import Tensor
+
+from qloracle.errors import reject_value
+from qloracle_gpu.torch.formats import require_dtype
+
+
+def pack_4bit(codes: Tensor, pad_code: int = 0) -> Tensor:
+    """Pack 4-bit codes, the first of each pair in the high nibble.
+
+    byte_i = code_{2i} · 16 + code_{2i+1}; an odd length ends with `pad_code` in the low nibble.
+
+    Parameters
+    ----------
+    codes : tensor of uint8, any shape
+        Codes 0 to 15, packed in row-major order.
+    pad_code : int
+        The code of zero of the codebook that the codes belong to (7 for NF4).
+
+    Returns
+    -------
+    tensor of uint8, shape (⌈codes.numel() / 2⌉,)
+
+    Raises
+    ------
+    ArgumentTypeError
+        If `codes` is not uint8.
+    ArgumentValueError
+        If a code, or `pad_code`, exceeds 15.
+
+    Notes
+    -----
+    Clause ``[packing.nibbles]``. No arithmetic.
+
+    Examples
+    --------
+    >>> pack_4bit(torch.tensor([0, 15, 7], dtype=torch.uint8), 7)
+    tensor([ 15, 119], dtype=torch.uint8)
+    """
+    flat = require_dtype("codes", codes, torch.uint8).reshape(-1)
+    if not 0 <= pad_code <= 15:
+        reject_value("pad_code", "a code from 0 to 15", pad_code)
+    if flat.numel() and int(flat.max()) > 15:
+        reject_value("codes", "codes from 0 to 15", int(flat.max()))
+    return pack_valid_codes(flat, pad_code)
+
+
+def pack_valid_codes(codes: Tensor, pad_code: int) -> Tensor:
+    """Pack a 1-d tensor of codes that are known to be at most 15."""
+    pairs = codes.numel() // 2
+    packed = torch.empty((codes.numel() + 1) // 2, dtype=torch.uint8, device=codes.device)
+    torch.add(codes[1::2], codes[: 2 * pairs : 2], alpha=16, out=packed[:pairs])
+    if codes.numel() % 2:
+        packed[-1:] = codes[-1:] * 16 + pad_code
+    return packed
+
+
+def unpack_4bit(packed: Tensor, size: int) -> Tensor:
+    """Return the first `size` codes of packed bytes; the low nibble after an odd length is ignored.
+
+    Parameters
+    ----------
+    packed : tensor of uint8
+        Bytes in any shape, read in row-major order.
+    size : int
+        Number of codes; needs exactly ⌈size / 2⌉ bytes.
+
+    Returns
+    -------
+    tensor of uint8, shape (size,)
+
+    Raises
+    ------
+    ArgumentTypeError
+        If `packed` is not uint8.
+    ArgumentValueError
+        If `size` is negative, or the number of bytes does not fit it.
+
+    Notes
+    -----
+    Clause ``[packing.nibbles]``.
+
+    Examples
+    --------
+    >>> unpack_4bit(torch.tensor([0x0F, 0x77], dtype=torch.uint8), 3)
+    tensor([ 0, 15,  7], dtype=torch.uint8)
+    """
+    flat = require_dtype("packed", packed, torch.uint8).reshape(-1)
+    require_packed(flat, size)
+    codes = torch.empty(size, dtype=torch.uint8, device=flat.device)
+    codes[0::2] = flat >> 4
+    codes[1::2] = flat[: size // 2] & 15
+    return codes
+
+
+def require_packed(packed: Tensor, size: int) -> None:
+    """Raise unless there are as many bytes as `size` codes need."""
+    if size < 0:
+        reject_value("size", "a number of codes, 0 or more", size)
+    if packed.numel() != (size + 1) // 2:
+        reject_value("packed", f"{(size + 1) // 2} bytes for {size} codes", f"{packed.numel()} bytes")

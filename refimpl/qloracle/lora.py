@@ -1,0 +1,247 @@
+"""LoRA: a frozen weight and a trained low-rank correction, forward and backward.
+
+With W (d_out, d_in), A (r, d_in), B (d_out, r), s = alpha/r (rsLoRA: alpha/√r) and x_d = x·mask/(1 − p):
+
+    y  = x Wᵀ + b + s (x_d Aᵀ) Bᵀ
+    dB = s dyᵀ (x_d Aᵀ)        dA = s (dy B)ᵀ x_d        db = Σ dy
+    dx = dy W + s·mask/(1 − p)·((dy B) A)
+
+Clauses: ``[lora.scale]``, ``[lora.dropout]``, ``[lora.forward]``, ``[lora.backward]``.
+Sources: Hu et al. 2021, "LoRA", section 4.1; Kalajdzievski 2023, "A Rank Stabilization Scaling Factor" (α/√r).
+"""
+
+from dataclasses import dataclass
+from math import prod, sqrt
+
+import numpy as np
+
+from qloracle.errors import reject_value, require_dtype, require_positive_integer
+from qloracle.formats import Array
+from qloracle.rounding import widen
+
+
+@dataclass(frozen=True)
+class LoraGradients:
+    """Gradients of a LoRA layer; the frozen weight has none."""
+
+    x: Array  # (..., d_in)
+    lora_a: Array  # (r, d_in)
+    lora_b: Array  # (d_out, r)
+    bias: Array  # (d_out,)
+
+
+def lora_scale(alpha: float, rank: int, *, rank_stabilized: bool = False) -> float:
+    """Return s = alpha/rank, or alpha/√rank for rsLoRA.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If `rank` is no positive integer, or `alpha` is not finite.
+
+    Notes
+    -----
+    Clause ``[lora.scale]``.
+
+    Examples
+    --------
+    >>> lora_scale(16, 8), lora_scale(16, 16, rank_stabilized=True)
+    (2.0, 4.0)
+    """
+    rank = require_positive_integer("rank", rank)
+    if not np.isfinite(alpha):
+        reject_value("alpha", "finite", alpha)
+    return float(alpha) / (sqrt(rank) if rank_stabilized else rank)
+
+
+def dropout_factor(mask: Array | None, dropout: float, shape: tuple[int, ...]) -> Array:
+    """Return mask/(1 − p) as float64, broadcastable to `shape`; 0 for p = 1, and 1 without a mask.
+
+    Parameters
+    ----------
+    mask : array of bool, the shape of x, or None
+        True where an element is kept. It is an argument: the same mask belongs to forward and backward.
+    dropout : float
+        The probability p of dropping, 0 ≤ p ≤ 1; positive only together with a mask.
+    shape : tuple of int
+        The shape of x.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If p is outside [0, 1] or positive without a mask, or the mask is not bool of the shape of x.
+
+    Notes
+    -----
+    Clause ``[lora.dropout]``.
+    """
+    if not 0 <= dropout <= 1:
+        reject_value("dropout", "a probability from 0 to 1", dropout)
+    if mask is None:
+        if dropout > 0:
+            reject_value("mask", "given when dropout is positive", None)
+        return np.ones((), np.float64)
+    require_dtype("mask", mask, "bool")
+    if mask.shape != shape:
+        reject_value("mask", f"of the shape of x {shape}", mask.shape)
+    return mask * (0.0 if dropout == 1 else 1 / (1 - dropout))
+
+
+def lora_forward(
+    x: Array,
+    weight: Array,
+    lora_a: Array,
+    lora_b: Array,
+    *,
+    alpha: float,
+    bias: Array | None = None,
+    mask: Array | None = None,
+    dropout: float = 0.0,
+    rank_stabilized: bool = False,
+) -> Array:
+    """Apply a linear layer with a LoRA adapter.
+
+    y = x Wᵀ + b + s (x_d Aᵀ) Bᵀ
+
+    Parameters
+    ----------
+    x : array, shape (..., d_in)
+    weight : array, shape (d_out, d_in)
+    lora_a : array, shape (r, d_in)
+    lora_b : array, shape (d_out, r)
+    alpha : float
+    bias : array, shape (d_out,), optional
+    mask : array of bool, the shape of x, optional
+    dropout : float
+        The probability p of dropping.
+    rank_stabilized : bool
+        Scale by alpha/√r instead of alpha/r.
+
+    Returns
+    -------
+    array of float64, shape (..., d_out)
+        The real value up to float64 rounding; `bounds.lora_forward_bound` says which outputs are allowed.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        If a dtype is not float32, float16 or bfloat16 (ml_dtypes), or shapes do not belong together.
+
+    Notes
+    -----
+    Clause ``[lora.forward]``. Rounding points of an implementation are declared by it, see `bounds.Roundings`.
+
+    Examples
+    --------
+    >>> one = np.ones((1, 1), np.float32)
+    >>> lora_forward(one, 3 * one, one, 2 * one, alpha=16)
+    array([[35.]])
+    """
+    x64, w64, a64, b64 = real_operands(x, weight, lora_a, lora_b)
+    scale = lora_scale(alpha, a64.shape[0], rank_stabilized=rank_stabilized)
+    factor = dropout_factor(mask, dropout, x64.shape)
+    offset = 0.0 if bias is None else real_bias(bias, w64.shape[0])
+    with np.errstate(invalid="ignore", over="ignore"):
+        y: Array = x64 @ w64.T + scale * ((x64 * factor @ a64.T) @ b64.T) + offset
+    return y
+
+
+def lora_backward(
+    dy: Array,
+    x: Array,
+    weight: Array,
+    lora_a: Array,
+    lora_b: Array,
+    *,
+    alpha: float,
+    mask: Array | None = None,
+    dropout: float = 0.0,
+    rank_stabilized: bool = False,
+) -> LoraGradients:
+    """Differentiate `lora_forward`: gradients of x, A, B and the bias; the weight is frozen.
+
+    dB = s dyᵀ(x_d Aᵀ), dA = s (dy B)ᵀ x_d, dx = dy W + s·mask/(1 − p)·((dy B) A), db = Σ dy, sums over all rows.
+
+    Parameters
+    ----------
+    dy : array, shape (..., d_out)
+        Gradient of the output.
+    x, weight, lora_a, lora_b, alpha, mask, dropout, rank_stabilized
+        As given to `lora_forward`; the mask is the same one.
+
+    Returns
+    -------
+    LoraGradients
+        Arrays of float64; `bounds.lora_backward_bound` says which outputs are allowed.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        As `lora_forward`, and if `dy` is not of shape (..., d_out).
+
+    Notes
+    -----
+    Clause ``[lora.backward]``.
+
+    Examples
+    --------
+    >>> one = np.ones((1, 1), np.float32)
+    >>> lora_backward(one, one, 3 * one, one, 2 * one, alpha=16).x
+    array([[35.]])
+    """
+    x64, w64, a64, b64 = real_operands(x, weight, lora_a, lora_b)
+    dy64 = real_gradient(dy, (*x64.shape[:-1], w64.shape[0]))
+    scale = lora_scale(alpha, a64.shape[0], rank_stabilized=rank_stabilized)
+    factor = dropout_factor(mask, dropout, x64.shape)
+    with np.errstate(invalid="ignore", over="ignore"):
+        rows, dy_rows, back = as_rows(x64 * factor), as_rows(dy64), dy64 @ b64
+        return LoraGradients(
+            x=dy64 @ w64 + scale * factor * (back @ a64),
+            lora_a=scale * (as_rows(back).T @ rows),
+            lora_b=scale * (dy_rows.T @ (rows @ a64.T)),
+            bias=dy_rows.sum(axis=0),
+        )
+
+
+def as_rows(array: Array) -> Array:
+    """Return an array as a matrix whose rows run over all axes but the last, which may be empty."""
+    return array.reshape(prod(array.shape[:-1]), array.shape[-1])
+
+
+def real_operand(array: Array, argument: str) -> Array:
+    """Return an operand as float64."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        return widen(array, argument=argument).astype(np.float64)
+
+
+def real_operands(x: Array, weight: Array, lora_a: Array, lora_b: Array) -> tuple[Array, Array, Array, Array]:
+    """Return the four operands as float64, after checking that their shapes belong together."""
+    arrays = (("x", x), ("weight", weight), ("lora_a", lora_a), ("lora_b", lora_b))
+    x64, w64, a64, b64 = (real_operand(array, argument) for argument, array in arrays)
+    if x64.ndim < 1:
+        reject_value("x", "at least 1-d", "0-d")
+    for argument, array in (("weight", w64), ("lora_a", a64), ("lora_b", b64)):
+        if array.ndim != 2:
+            reject_value(argument, "2-d", f"{array.ndim}-d")
+    d_in, d_out, rank = x64.shape[-1], w64.shape[0], a64.shape[0]
+    for argument, array, shape in (("weight", w64, (d_out, d_in)), ("lora_a", a64, (rank, d_in))):
+        if array.shape != shape:
+            reject_value(argument, f"of shape {shape} for x of shape {x64.shape}", array.shape)
+    if b64.shape != (d_out, rank):
+        reject_value("lora_b", f"of shape {(d_out, rank)}", b64.shape)
+    return x64, w64, a64, b64
+
+
+def real_gradient(dy: Array, shape: tuple[int, ...]) -> Array:
+    """Return the gradient of the output as float64, after checking its shape."""
+    real = real_operand(dy, "dy")
+    if real.shape != shape:
+        reject_value("dy", f"of shape {shape}", real.shape)
+    return real
+
+
+def real_bias(bias: Array, d_out: int) -> Array:
+    """Return the bias as float64, after checking its shape."""
+    real = real_operand(bias, "bias")
+    if real.shape != (d_out,):
+        reject_value("bias", f"of shape ({d_out},)", real.shape)
+    return real

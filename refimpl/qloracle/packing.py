@@ -1,0 +1,128 @@
+"""Two 4-bit codes in a byte. Clauses: ``[packing.nibbles]``, ``[packing.storage]``."""
+
+import numpy as np
+
+from qloracle.errors import reject_value, require_dtype
+from qloracle.formats import Array
+
+
+def pack_4bit(codes: Array, pad_code: int = 0) -> Array:
+    """Pack 4-bit codes, the first of each pair in the high nibble.
+
+    byte_i = code_{2i} · 16 + code_{2i+1}; an odd length ends with `pad_code` in the low nibble.
+
+    Parameters
+    ----------
+    codes : array of uint8, any shape
+        Codes 0 to 15, packed in row-major order.
+    pad_code : int
+        The code of zero of the codebook that the codes belong to (7 for NF4).
+
+    Returns
+    -------
+    array of uint8, shape (⌈codes.size / 2⌉,)
+
+    Raises
+    ------
+    ArgumentTypeError
+        If `codes` is not uint8.
+    ArgumentValueError
+        If a code, or `pad_code`, exceeds 15.
+
+    Notes
+    -----
+    Clause ``[packing.nibbles]``. No arithmetic. Source: the storage of bitsandbytes' ``quantize_4bit``.
+
+    Examples
+    --------
+    >>> pack_4bit(np.array([0, 15, 7], np.uint8), 7)
+    array([ 15, 119], dtype=uint8)
+    """
+    require_dtype("codes", codes, "uint8")
+    if not 0 <= pad_code <= 15:
+        reject_value("pad_code", "a code from 0 to 15", pad_code)
+    if codes.size and codes.max() > 15:
+        reject_value("codes", "codes from 0 to 15", int(codes.max()))
+    flat = codes.reshape(-1)
+    packed = np.empty((flat.size + 1) // 2, np.uint8)
+    packed[...] = flat[0::2] << 4
+    packed[: flat.size // 2] |= flat[1::2]
+    if flat.size % 2:
+        packed[-1] |= pad_code
+    return packed
+
+
+def unpack_4bit(packed: Array, size: int) -> Array:
+    """Return the first `size` codes of packed bytes; the low nibble after an odd length is ignored.
+
+    Parameters
+    ----------
+    packed : array of uint8
+        Bytes in any shape, read in row-major order.
+    size : int
+        Number of codes; needs exactly ⌈size / 2⌉ bytes.
+
+    Returns
+    -------
+    array of uint8, shape (size,)
+
+    Raises
+    ------
+    ArgumentTypeError
+        If `packed` is not uint8.
+    ArgumentValueError
+        If `size` is negative, or the number of bytes does not fit it.
+
+    Notes
+    -----
+    Clause ``[packing.nibbles]``.
+
+    Examples
+    --------
+    >>> unpack_4bit(np.array([0x0F, 0x77], np.uint8), 3)
+    array([ 0, 15,  7], dtype=uint8)
+    """
+    require_dtype("packed", packed, "uint8")
+    if size < 0:
+        reject_value("size", "a number of codes, 0 or more", size)
+    flat = packed.reshape(-1)
+    if flat.size != (size + 1) // 2:
+        reject_value("packed", f"{(size + 1) // 2} bytes for {size} codes", f"{flat.size} bytes")
+    codes = np.empty(2 * flat.size, np.uint8)
+    codes[0::2] = flat >> 4
+    codes[1::2] = flat & 15
+    return codes[:size]
+
+
+def storage_view(packed: Array, storage: str) -> Array:
+    """Return the same bytes as items of another width; never a cast of values.
+
+    Parameters
+    ----------
+    packed : array of uint8
+        Packed bytes.
+    storage : {"uint8", "float16", "bfloat16", "float32"}
+        Item type; bfloat16 items come back as uint16 words.
+
+    Returns
+    -------
+    array, 1-d
+        A view of the same memory, in the machine's byte order.
+
+    Raises
+    ------
+    ArgumentValueError
+        If the storage is unknown, or the bytes do not fill whole items.
+
+    Notes
+    -----
+    Clause ``[packing.storage]``.
+    """
+    items = {"uint8": "u1", "float16": "f2", "bfloat16": "u2", "float32": "f4"}
+    if storage not in items:
+        reject_value("storage", f"one of {', '.join(items)}", repr(storage))
+    flat = np.ascontiguousarray(packed.reshape(-1))
+    width = np.dtype(items[storage]).itemsize
+    if flat.nbytes % width:
+        reject_value("packed", f"a multiple of {width} bytes for {storage} storage", f"{flat.nbytes} bytes")
+    return flat.view(items[storage])
