@@ -191,8 +191,9 @@ def scale_int8_matmul_bound(acc: Array, row_absmax: Array, column_absmax: Array,
     """
     with_bias = scale_int8_matmul(acc, row_absmax, column_absmax, bias)
     value = with_bias if bias is None else scale_int8_matmul(acc, row_absmax, column_absmax)
-    tiny = np.where(np.abs(value) < 2.0**FLOAT32.minimum_exponent, 2 * FLOAT32.half_smallest_subnormal, 0.0)
     exact = exact_input(value)
+    small = (exact.magnitude > 0) & (exact.magnitude < 2.0**FLOAT32.minimum_exponent)
+    tiny = np.where(small, 2 * FLOAT32.half_smallest_subnormal, 0.0)
     terms = [(Tracked(value, exact.magnitude, 7 * FLOAT32.unit_roundoff, tiny, exact.unsure), 1)]
     if bias is not None:
         terms.append((exact_input(np.broadcast_to(real_operand(bias, "bias"), value.shape)), 1))

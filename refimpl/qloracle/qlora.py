@@ -8,7 +8,7 @@ Source: Dettmers et al. 2023, "QLoRA", section 3, equations 5 and 6.
 from qloracle.blockwise import QuantizedBlocks, dequantize_blockwise
 from qloracle.double_quant import DoubleQuantized, restore_absmax
 from qloracle.errors import reject_type, reject_value
-from qloracle.formats import Array
+from qloracle.formats import TENSOR_FORMATS, Array
 from qloracle.lora import LoraGradients, lora_backward, lora_forward
 from qloracle.rounding import widen
 
@@ -43,6 +43,8 @@ def qlora_weight(weight: QuantizedWeight, *, weight_rounding: str = "float32") -
         reject_type("weight", "QuantizedBlocks or DoubleQuantized", type(weight).__name__)
     if len(weight.shape) != 2:
         reject_value("weight", "a quantized 2-d tensor", f"shape {weight.shape}")
+    if weight_rounding not in TENSOR_FORMATS:
+        reject_value("weight_rounding", f"one of {', '.join(TENSOR_FORMATS)}", repr(weight_rounding))
     plain = restore_absmax(weight) if isinstance(weight, DoubleQuantized) else weight
     values = dequantize_blockwise(plain, dtype=weight_rounding)
     return widen(values, "bfloat16" if weight_rounding == "bfloat16" else None)

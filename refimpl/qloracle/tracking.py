@@ -11,11 +11,11 @@ evaluated in any order and with or without fused multiply-adds, differs from the
     Σ_t (exp(e_t) − 1)·M_t + exp(e_t)·H_t,    e_t = Σ_f n_f·u_f,
 
 over the terms t of the outermost sum, where M is the same expression on absolute values and H collects every η₀ times
-the magnitudes that multiply it later: Π(1 + δ_i) − 1 ≤ Π(1 + u_i) − 1 ≤ exp(Σ u_i) − 1. A sum of K products puts
-1 + (K − 1) roundings on a path, whatever its order; where sums are added, an implementation may go on accumulating in
-the same register, so a product of one passes at most one more addition for each product of the others. (Higham 2002,
-"Accuracy and Stability of Numerical Algorithms", sections 3.1 and 4.2; the exponential form needs no restriction on
-n·u.) `Tracked` carries value, M, e and H through an expression.
+the magnitudes that multiply it later (none where M = 0, for zeros are exact): Π(1 + δ_i) − 1 ≤ Π(1 + u_i) − 1 ≤
+exp(Σ u_i) − 1. A sum of K products puts 1 + (K − 1) roundings on a path, whatever its order; where sums are added, an
+implementation may go on accumulating in the same register, so a product of one passes at most one more addition for
+each product of the others. (Higham 2002, "Accuracy and Stability of Numerical Algorithms", sections 3.1 and 4.2; the
+exponential form needs no restriction on n·u.) `Tracked` carries value, M, e and H through an expression.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,8 @@ class Interval:
 def exact_input(values: Array, underflow: float = 0.0) -> Tracked:
     """Track numbers that are given, not computed; `underflow` is for those that a factor may be multiplied into."""
     magnitude = np.abs(np.where(np.isfinite(values), values, 0.0))
-    return Tracked(values, magnitude, 0.0, np.full(values.shape, underflow), np.zeros(values.shape, np.bool_))
+    under = np.where(magnitude > 0, underflow, 0.0) if underflow else np.zeros(values.shape)
+    return Tracked(values, magnitude, 0.0, under, np.zeros(values.shape, np.bool_))
 
 
 def transposed(term: Tracked) -> Tracked:
@@ -61,13 +62,14 @@ def product_sum(left: Tracked, right: Tracked, fmt: Format) -> Tracked:
     terms = left.value.shape[-1]
     with np.errstate(invalid="ignore", over="ignore"):
         value = left.value @ right.value
+    magnitude = left.magnitude @ right.magnitude
     # Both operands may carry an underflow: (M + H)(M' + H') − M·M'.
     under = left.underflow @ (right.magnitude + right.underflow) + left.magnitude @ right.underflow
     return Tracked(
         value,
-        left.magnitude @ right.magnitude,
+        magnitude,
         left.exponent + right.exponent + terms * fmt.unit_roundoff,
-        under + terms * fmt.half_smallest_subnormal,
+        np.where(magnitude > 0, under + terms * fmt.half_smallest_subnormal, 0.0),
         left.unsure.any(axis=1, keepdims=True) | right.unsure.any(axis=0, keepdims=True) | _meets(left, right),
     )
 
@@ -88,12 +90,14 @@ def scaled(term: Tracked, factor: float | Array, roundings: float, fmt: Format, 
     An implementation may apply factors elsewhere; `largest` is the most that an earlier underflow is multiplied by.
     """
     size = np.abs(factor)
+    magnitude = term.magnitude * size
     under = term.underflow * np.maximum(size, largest) + (term.magnitude + roundings) * fmt.half_smallest_subnormal
     with np.errstate(invalid="ignore", over="ignore"):
         value = term.value * factor
     # A dropped infinity is 0 · ∞ = NaN for one implementation, and left out by another.
     unsure = term.unsure | (~np.isfinite(term.value) & (size == 0))
-    return Tracked(value, term.magnitude * size, term.exponent + roundings * fmt.unit_roundoff, under, unsure)
+    under = np.where(magnitude > 0, under, 0.0)
+    return Tracked(value, magnitude, term.exponent + roundings * fmt.unit_roundoff, under, unsure)
 
 
 def rounded_to(term: Tracked, name: str, fmt: Format) -> Tracked:
@@ -101,7 +105,7 @@ def rounded_to(term: Tracked, name: str, fmt: Format) -> Tracked:
     target = format_named(name)
     if target is fmt:
         return term
-    under = term.underflow + target.half_smallest_subnormal
+    under = np.where(term.magnitude > 0, term.underflow + target.half_smallest_subnormal, 0.0)
     return Tracked(term.value, term.magnitude, term.exponent + target.unit_roundoff, under, term.unsure)
 
 

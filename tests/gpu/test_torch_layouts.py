@@ -9,6 +9,7 @@ import torch
 
 import qloracle
 import qloracle_gpu.torch as backend
+from qloracle_gpu.torch.codebooks import device_codebook
 
 from .boundaries import with_specials
 from .words import require_same, words
@@ -97,8 +98,6 @@ def test_stored_tensors_may_have_any_strides() -> None:
 
 
 def test_tables_made_in_inference_mode_serve_outside_of_it() -> None:
-    from qloracle_gpu.torch.codebooks import device_codebook
-
     device_codebook.cache_clear()
     with torch.inference_mode():
         inside = backend.quantize_blockwise(sample())

@@ -8,7 +8,7 @@ import qloracle
 import qloracle_gpu.torch as backend
 from qloracle.formats import Array
 from qloracle_gpu.torch.codebooks import CODEBOOKS, device_codebook
-from qloracle_gpu.torch.nearest import CELLS, UNDECIDED
+from qloracle_gpu.torch.nearest import CELLS, UNDECIDED, _guess
 
 from .boundaries import INT8_BOUNDARIES, beside_boundaries, with_specials
 from .words import hexadecimal, require_same, tensor, words
@@ -123,6 +123,21 @@ def test_cells_near_a_boundary_are_undecided_and_the_others_hold_the_nearest_cod
     middle = np.copysign(place**2, place)
     nearest = np.searchsorted(codebook.midpoints, middle)
     assert np.array_equal(cells[cells != UNDECIDED], nearest[cells != UNDECIDED])
+
+
+@pytest.mark.parametrize("codebook", CODEBOOKS)
+def test_a_guess_from_an_approximate_quotient_is_right_or_undecided(codebook: str) -> None:
+    # Four units in the last place is what a device may get wrong in a division, and flushing to zero is allowed.
+    rng, midpoints = np.random.default_rng(16), CODEBOOKS[codebook].midpoints
+    beside = rng.choice(midpoints, 2**18) * (1 + rng.integers(-64, 65, 2**18) * 2.0**-24)
+    quotient = np.concatenate([beside, rng.uniform(-1, 1, 2**18), midpoints, [0.0, 2.0**-127, -(2.0**-149), 1.0, -1.0]])
+    nearest = CODEBOOKS[codebook].value_order[np.searchsorted(midpoints, quotient)]
+    for error in (-(2.0**-21), 0.0, 2.0**-21):
+        approximate = (quotient * (1 + error)).astype(np.float32)
+        approximate[np.abs(approximate) < 2.0**-126] = 0
+        guess = _guess(torch.from_numpy(approximate), device_codebook(codebook, torch.device("cpu")).rule.cells).numpy()
+        wrong = (guess != nearest) & (guess != UNDECIDED)
+        assert not wrong.any(), f"{np.count_nonzero(wrong)} wrong guesses, first at {quotient[wrong][0].hex()}"
 
 
 @pytest.mark.parametrize("codebook", CODEBOOKS)

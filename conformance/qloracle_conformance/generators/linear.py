@@ -71,7 +71,7 @@ def integer_layer(draw: Draw, claim: Claim, term: str, rows: tuple[int, ...], si
     stabilized = "rank_stabilized" in claim.features and term in ("scale", "whole") and draw.choice((False, True))
     rank = {1: 1, 2: 4, 4: 16, 8: 4}.get(rank, rank) if stabilized else rank
     unit = int(np.sqrt(rank)) if stabilized else rank
-    alpha = float(unit if term in ("base", "bias", "adapter") else unit * draw.choice((2.0, 0.5, 4.0)))
+    alpha = float(unit if term in ("base", "bias", "adapter", "dropout") else unit * draw.choice((2.0, 0.5, 4.0)))
     on = {
         "base": term in ("base", "whole"),
         "adapter": term in ("adapter", "scale", "dropout", "whole"),

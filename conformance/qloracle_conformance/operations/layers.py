@@ -20,6 +20,13 @@ from qloracle_conformance.operations.sums import bound_stage, lattice_stage
 
 Arguments = dict[str, Any]
 
+SCALE_MISTAKES = (
+    "alpha is used instead of alpha/r",
+    "the scale alpha/r is missing",
+    "the scale is applied twice",
+    "alpha/r and alpha/sqrt(r) are mixed up",
+)
+
 
 def arguments_of(case: Case, claim: Claim | None = None) -> Arguments:
     """Return the arguments of the reference's function: arrays as float32, the weight dequantized."""
@@ -47,10 +54,14 @@ def judge_forward(case: Case, outputs: Outputs, claim: Claim) -> list[StageResul
     if not case.lattice:
         return [bound_stage(case.term, y, value, lora_forward_bound(**arguments, roundings=claim.roundings))]
     result = lattice_stage(case.term, y, value)
-    if not result.allowed["exact"].accepts(result.got).all():
-        cause = named_mistake(arguments, lambda a: {"y": lora_forward(**a)}, {"y": y.words()}, y.dtype)
-        return [lattice_stage(case.term, y, value, cause)]
-    return [result]
+    if result.allowed["exact"].accepts(result.got).all():
+        return [result]
+    cause = named_mistake(arguments, lambda a: {"y": lora_forward(**a)}, {"y": y.words()}, y.dtype)
+    if cause in SCALE_MISTAKES and case.term in ("adapter", "dropout"):
+        # Given the backend's own scale the product is right; what is wrong is the scale.
+        given = lora_forward(**mistakes(arguments)[cause])
+        return [lattice_stage(case.term, y, given), lattice_stage("scale", y, value, cause)]
+    return [replace(result, cause=cause)]
 
 
 def judge_backward(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:

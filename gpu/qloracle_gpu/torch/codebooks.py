@@ -37,7 +37,7 @@ def codebook_named(name: str) -> Codebook:
 def device_codebook(name: str, device: torch.device) -> DeviceCodebook:
     """Return the tables of a codebook on a device, made once."""
     codebook = CODEBOOKS[name]
-    with torch.inference_mode(mode=False), torch.device("cpu"):
+    with torch.device("cpu"):
         entries = torch.tensor(codebook.entries)
         cells = cell_table(torch.tensor(codebook.midpoints), torch.tensor(codebook.value_order).to(torch.int16))
         pairs = _entry_pairs(entries).to(device) if codebook.code_bits == 4 else None

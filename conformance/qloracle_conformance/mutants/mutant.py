@@ -1,0 +1,46 @@
+"""The record of a mutant, and the backend that it makes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from qloracle_conformance.adapters.reference import backend as reference
+from qloracle_conformance.backend import Backend, Claim
+from qloracle_conformance.registry import OPERATIONS
+
+Op = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One plausible kernel fault: it changes a computation, not an output, and knows nothing of any generator."""
+
+    name: str
+    fault: str  # what is wrong, as a reviewer would say it
+    ops: Mapping[str, Op]  # functions that replace the reference's
+    stages: tuple[str, ...]  # where the fault is: the report must name one of them
+    lengths: tuple[int, ...] = ()  # inner dimensions at each of which it must be caught
+    operations: str = ""  # prefix of the operations that read the change, where not all that call the function
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A right implementation that differs from the reference: it must keep every claim."""
+
+    name: str
+    what: str
+    ops: Mapping[str, Op]
+    levels: Mapping[str, str]  # claimed levels by stage; empty for those of the reference
+
+
+def backend_of(ops: Mapping[str, Op], name: str, levels: Mapping[str, str] | None = None) -> Backend:
+    """Return the reference with some functions replaced, claiming only what those functions serve."""
+    base = reference()
+    claims = tuple(
+        _with_levels(claim, levels or {}) for claim in base.claims if OPERATIONS[claim.operation].function in ops
+    )
+    return replace(base, name=name, ops={**base.ops, **ops}, claims=claims)
+
+
+def _with_levels(claim: Claim, levels: Mapping[str, str]) -> Claim:
+    return replace(claim, levels={**claim.levels, **levels}) if levels else claim
