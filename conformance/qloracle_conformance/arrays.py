@@ -54,7 +54,9 @@ class HostArray:
 
     def real(self) -> Array:
         """Return the exact values as float64."""
-        return decode(self.items, self.dtype) if self.is_float else self.items.astype(np.float64)
+        if self.dtype in ("bfloat16", "float16"):
+            return decode(self.items, self.dtype)
+        return self.items.astype(np.float64)  # exact from every other type
 
     def single(self) -> Array:
         """Return weights or activations as float32, exactly."""
@@ -88,7 +90,11 @@ def place_in(array: HostArray, layout: str) -> Placement:
     if layout not in LAYOUTS:
         reject_value("layout", f"one of {', '.join(LAYOUTS)}", repr(layout))
     shape, items = array.shape, array.items
-    lead, trail = (0, 0) if layout == "contiguous" else (1, 3)
+    if layout == "contiguous":
+        plain = np.array(items, order="C", copy=True)
+        width = items.dtype.itemsize
+        return Placement(plain.reshape(-1), array.dtype, shape, tuple(s // width for s in plain.strides), 0)
+    lead, trail = 1, 3
     step = 2 if layout == "strided" and items.ndim else 1
     stored = items.transpose() if layout == "transposed" else items
     inner = np.zeros((*stored.shape[:-1], stored.shape[-1] * step) if stored.ndim else (), items.dtype)

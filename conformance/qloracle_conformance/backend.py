@@ -29,7 +29,7 @@ class Claim:
     empty: bool = True  # whether arrays without elements are accepted
     layouts: tuple[str, ...] = ("contiguous",)
     features: tuple[str, ...] = ("bias", "dropout", "rank_stabilized")  # optional parts of matmul-like operations
-    roundings: Roundings = Roundings()  # for sums: the declared rounding points
+    roundings: Roundings = field(default_factory=Roundings)  # for sums: the declared rounding points
     basis: Literal["promised", "assumed"] = "assumed"  # by the library's documentation, or by the adapter's author
     source: str = ""  # where it is promised, or what the assumption rests on
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from threadpoolctl import threadpool_limits
 
 from qloracle_conformance.engine import Session, run_session
 from qloracle_conformance.plan import Plan, make_plan
@@ -48,12 +49,16 @@ def check(settings: Settings, out: Console, progress_to: Console) -> int:
         If the user stops the run; the report then lacks its footer.
     """
     started = time.perf_counter()
+    # The oracles multiply matrices; one thread keeps their sums, and so the reports, the same on any machine.
+    with threadpool_limits(limits=1):
+        return _check(settings, out, progress_to, started)
+
+
+def _check(settings: Settings, out: Console, progress_to: Console, started: float) -> int:
     matrices = read_matrices(weights_path(settings.weights)) if settings.weights else []
     worker = WorkerProcess(settings.backend, settings.device, settings.timeout)
     try:
-        plan = make_plan(
-            worker.info, settings.profile, settings.seed, settings.only, settings.stage, settings.explore
-        )
+        plan = make_plan(worker.info, settings.profile, settings.seed, settings.only, settings.stage, settings.explore)
         report = Report(settings.report)
         try:
             return _run(settings, worker, plan, matrices, report, out, progress_to, started)
@@ -120,12 +125,16 @@ def _print(
     out: Console, seconds: float,
 ) -> None:  # fmt: skip
     info = worker.info
-    out.print(f"[bold]{info.name} {info.version}[/] on {settings.device}, profile {settings.profile}, seed {settings.seed}")
+    out.print(
+        f"[bold]{info.name} {info.version}[/] on {settings.device}, profile {settings.profile}, seed {settings.seed}"
+    )
     print_verdicts(out, lines, plan)
     print_findings(out, lines)
     if measured:
         out.print()
         print_matrices(out, measured)
     print_counts(out, lines, plan, seconds)
+    if not lines:
+        out.print("no case was generated, which is an error: the backend claims nothing of what was selected")
     if settings.report is not None:
         out.print(f"report: {settings.report}")

@@ -1,18 +1,15 @@
 """The command line: `qloracle check`, `replay`, `explain`, `backends`, `mutants`, `generate`.
 
-Exit codes: 0 every claim holds; 1 a claim does not hold; 2 wrong usage, an unusable file or backend, or the suite itself
-failed; 130 stopped by Ctrl-C.
+Exit codes: 0 every claim holds; 1 a claim does not hold; 2 wrong usage, an unusable file or backend, or the suite
+itself failed; 130 stopped by Ctrl-C.
 """
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
-
-# The oracles multiply matrices; a fixed number of threads keeps their sums, and so the reports, the same on any machine.
-for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_variable, "1")
 
 import typer
 from rich.console import Console
@@ -26,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 every claim holds; 1 one does not; 2 wrong usage or the suite failed; 130 stopped by Ctrl-C.",
 )
-_debug = False
+_settings = {"debug": False}
 
 
 @app.callback()
@@ -34,8 +31,7 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error instead of one line.")] = False,
 ) -> None:
     """Judge backends of quantized fine-tuning kernels against an executable specification."""
-    global _debug
-    _debug = debug
+    _settings["debug"] = debug
 
 
 def _console() -> Console:
@@ -44,7 +40,9 @@ def _console() -> Console:
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    sys.stderr.write(f"qloracle: {message}\n")
+    if _settings["debug"]:
+        traceback.print_exc()
+    sys.stderr.write(f"qloracle: {' '.join(message.split())}\n")
     raise typer.Exit(code)
 
 
@@ -55,19 +53,13 @@ def _guarded(action: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         _fail("stopped by Ctrl-C; a report lacks its footer, which marks it as cut short", 130)
     except ModuleNotFoundError as error:
-        if _debug:
-            raise
         _fail(f"this command needs the module {error.name!r}: pip install 'qloracle[conformance]'")
     except QloracleError as error:
-        if _debug:
-            raise
         _fail(str(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
-    except Exception as error:
-        if _debug:
-            raise
+    except Exception as error:  # noqa: BLE001  # the last line of defence: one line instead of a traceback
         _fail(f"the suite itself failed: {type(error).__name__}: {error} (--debug shows where)")
     raise typer.Exit(code)
 
@@ -81,7 +73,9 @@ def check(
     profile: Annotated[str, typer.Option(help="Size of the run: smoke, default or thorough.")] = "default",
     explore: Annotated[bool, typer.Option("--explore", help="Search with a new random seed.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the cases; 0 if not given, random with --explore.")] = None,
-    weights: Annotated[str | None, typer.Option(help="FILE.safetensors or package:NAME: judge its matrices too.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="FILE.safetensors or package:NAME: judge its matrices too.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report (JSON lines) to this file.")] = None,
     witnesses: Annotated[Path, typer.Option(help="Folder for the files of failing cases.")] = Path("witnesses"),
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call of the backend may take.")] = 60.0,
@@ -165,7 +159,9 @@ def mutants(
 
 @app.command()
 def generate(
-    check_only: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if a file is out of date.")] = False,
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 if a file is out of date.")
+    ] = False,
     root: Annotated[Path, typer.Option(help="Root of the repository.")] = Path(),
 ) -> None:
     """Regenerate what is generated in the repository: property ids, and the README's tables from committed reports."""

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from qloracle_conformance.execution import Executor
+from qloracle_conformance.files import FileError
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.plan import Plan
 from qloracle_conformance.reduction import reduced
 from qloracle_conformance.registry import GIVEN
-from qloracle_conformance.run import BROKEN, PropertyResult, Task, TaskState, Tally, judge_case, run_task
+from qloracle_conformance.run import BROKEN, PropertyResult, Tally, Task, TaskState, judge_case, run_task
 from qloracle_conformance.witness import write_witness
 
 
@@ -32,10 +33,7 @@ class Session:
 
     def execute(self, task: Task) -> list[PropertyResult]:
         """Run one task, write witnesses, and record the verdicts that were asked for."""
-        search = None
-        if task.examples:
-            from qloracle_conformance.search import search
-        found = run_task(self.executor, task, search)
+        found = run_task(self.executor, task, _search() if task.examples else None)
         kept = [self.finished(task, result) for result in found if result.id in self.plan.properties]
         self.results += kept
         self.on_result(task, kept)
@@ -75,9 +73,13 @@ class Session:
         judge_case(self.executor, task, smallest, state)
         # The pattern is that of the whole case; the element and its numbers are those of the reduced one.
         part, whole = state.tallies[result.stage].finding, result.tally.finding
-        return Tally(
-            case=smallest, finding=replace(part, pattern=whole.pattern, error=whole.error) if part else whole
-        )
+        return Tally(case=smallest, finding=replace(part, pattern=whole.pattern, error=whole.error) if part else whole)
+
+
+def _search() -> Callable[[Executor, Task, TaskState], None]:
+    from qloracle_conformance.search import search
+
+    return search
 
 
 class TaskItem(pytest.Item):
@@ -103,7 +105,7 @@ class SuitePlugin:
     def __init__(self, session: Session) -> None:
         """Keep the session."""
         self.session = session
-        self.errors: list[str] = []
+        self.errors: list[BaseException] = []
 
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Make one item of each task."""
@@ -117,7 +119,7 @@ class SuitePlugin:
     def pytest_exception_interact(self, call: pytest.CallInfo[None]) -> None:
         """Keep what was no verdict: a fault of the suite itself."""
         if call.excinfo is not None and not call.excinfo.errisinstance(pytest.fail.Exception):
-            self.errors.append(str(call.excinfo.getrepr(style="short")))
+            self.errors.append(call.excinfo.value)
 
     def pytest_keyboard_interrupt(self) -> None:
         """Remember that the user stopped the run."""
@@ -133,16 +135,34 @@ def run_session(session: Session) -> None:
 
     Raises
     ------
+    FileError
+        If a witness cannot be written.
     SuiteError
-        If something other than a verdict came out of a task.
+        If something else than a verdict came out of a task.
     """
+    if not session.plan.tasks:
+        return
     plugin = SuitePlugin(session)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # nothing of the user's environment takes part
-    os.environ.pop("PYTEST_ADDOPTS", None)
+    for variable in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+        os.environ.pop(variable, None)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = ["-c", os.devnull, "--rootdir", folder, "-p", "no:cacheprovider", "-p", "no:terminal", "--capture=no"]
+        arguments = [
+            "-c",
+            os.devnull,
+            "--rootdir",
+            folder,
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:terminal",
+            "--capture=no",
+        ]
         code = pytest.main([*arguments, folder], plugins=[plugin])
     if plugin.errors:
-        raise SuiteError(plugin.errors[0])
+        error = plugin.errors[0]
+        if isinstance(error, FileError):
+            raise error
+        raise SuiteError(f"{type(error).__name__}: {error}") from error
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED):
         raise SuiteError(f"pytest ended with {code!r}")

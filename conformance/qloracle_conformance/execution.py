@@ -1,6 +1,7 @@
 """Calling one operation of a backend: place the inputs, call, fetch the outputs, and see what else it touched."""
 
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -8,6 +9,8 @@ import numpy as np
 
 from qloracle_conformance.arrays import STORAGE, HostArray, Placement, place_in
 from qloracle_conformance.backend import Backend, BackendInfo, Native, describe
+
+_MOST_POISON = 1 << 22  # bytes; beyond that an allocator asks the system for fresh memory anyway
 
 Failure = Literal["", "raised", "output", "crashed", "timeout"]
 
@@ -40,8 +43,8 @@ class Executor(Protocol):
 
     info: BackendInfo
 
-    def run(self, call: Call) -> Outcome:
-        """Run a call; never raise for what the backend does."""
+    def run(self, call: Call, meanwhile: Callable[[], None] | None = None) -> Outcome:
+        """Run a call, and something else while it runs; never raise for what the backend does."""
         ...
 
     def close(self) -> None:
@@ -57,9 +60,12 @@ class InProcess:
         self.backend = backend
         self.info = describe(backend)
 
-    def run(self, call: Call) -> Outcome:
-        """Run a call."""
-        return run_call(self.backend, call)
+    def run(self, call: Call, meanwhile: Callable[[], None] | None = None) -> Outcome:
+        """Run a call, then the other thing."""
+        outcome = run_call(self.backend, call)
+        if meanwhile is not None:
+            meanwhile()
+        return outcome
 
     def close(self) -> None:
         """Release nothing."""
@@ -81,11 +87,9 @@ def run_call(backend: Backend, call: Call) -> Outcome:
         if call.repeat and not changed:
             _leave_poison(backend, placements, byte=0x01)
             second = _fetch_all(backend, backend.ops[call.function](**arguments))
-            unstable = isinstance(second, str) or not _equal_bits(outputs, second)
+            unstable = isinstance(second, str) or not equal_bits(outputs, second)
         return Outcome(outputs=outputs, changed_inputs=changed, unstable=unstable)
-    except Exception as error:
-        import traceback
-
+    except Exception as error:  # noqa: BLE001  # whatever a backend raises is a verdict
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return Outcome(failure="raised", message=text[:300], details=traceback.format_exc())
 
@@ -99,7 +103,8 @@ def _leave_poison(backend: Backend, placements: Mapping[str, Placement], byte: i
     """Fill memory of likely output sizes with garbage and give it back, so that an unwritten output shows."""
     for placement in placements.values():
         for width in (1, 4):
-            garbage = np.full(max(1, int(np.prod(placement.shape)) * width), byte, np.uint8)
+            size = min(_MOST_POISON, int(np.prod(placement.shape)) * width)
+            garbage = np.full(max(1, size), byte, np.uint8)
             backend.place(garbage, "uint8", garbage.shape, (1,), 0)
 
 
@@ -109,20 +114,23 @@ def _fetch_all(backend: Backend, native: Native) -> tuple[HostArray, ...] | str:
     for position, item in enumerate(native if isinstance(native, tuple) else (native,)):
         try:
             items, dtype = backend.fetch(item)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # and so is what it returns
             return f"output {position} cannot be fetched: {type(item).__name__}, {type(error).__name__}: {error}"
         if dtype not in STORAGE:
             return f"output {position} has type {dtype}, which no operation returns"
-        outputs.append(HostArray(np.array(items, np.dtype(STORAGE[dtype]), copy=True), dtype))
+        if np.asarray(items).dtype != np.dtype(STORAGE[dtype]):
+            return f"output {position} was fetched as {np.asarray(items).dtype}; {dtype} is stored as {STORAGE[dtype]}"
+        outputs.append(HostArray(np.array(items, copy=True), dtype))
     return tuple(outputs)
 
 
 def _same(backend: Backend, native: Native, original: HostArray | None) -> bool:
     items, dtype = backend.fetch(native)
-    return original is not None and _equal_bits((HostArray(np.asarray(items), dtype),), (original,))
+    return original is not None and equal_bits((HostArray(np.asarray(items), dtype),), (original,))
 
 
-def _equal_bits(first: tuple[HostArray, ...], second: tuple[HostArray, ...]) -> bool:
+def equal_bits(first: tuple[HostArray, ...], second: tuple[HostArray, ...]) -> bool:
+    """Return whether two lists of arrays agree in types, shapes and every bit."""
     return len(first) == len(second) and all(
         a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a.words(), b.words())
         for a, b in zip(first, second, strict=True)

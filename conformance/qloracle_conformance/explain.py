@@ -35,7 +35,9 @@ def clauses() -> dict[str, list[str]]:
         for label in _LABEL.findall(module.__doc__ or ""):
             carried.setdefault(label, [])
         for name, thing in vars(module).items():
-            if getattr(thing, "__module__", None) == module.__name__ and (inspect.isfunction(thing) or inspect.isclass(thing)):
+            if getattr(thing, "__module__", None) == module.__name__ and (
+                inspect.isfunction(thing) or inspect.isclass(thing)
+            ):
                 labels = _LABEL.findall(thing.__doc__ or "")
                 for label in labels:
                     carried.setdefault(label, []).append((len(labels), f"{module.__name__}.{name}"))
@@ -95,7 +97,9 @@ def explain_witness(console: Console, witness: Witness) -> None:
     values = OPERATIONS[witness.operation].intermediates(witness.case)
     sizes = {np.asarray(v).size for v in values.values()}
     for size in sorted(sizes):
-        _print_columns(console, {k: v for k, v in values.items() if np.asarray(v).size == size}, found.get("element", -1))
+        _print_columns(
+            console, {k: v for k, v in values.items() if np.asarray(v).size == size}, found.get("element", -1)
+        )
 
 
 def _print_columns(console: Console, values: dict[str, object], element: int) -> None:

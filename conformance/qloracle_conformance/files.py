@@ -1,6 +1,5 @@
 """Writing files so that a reader never sees half of one."""
 
-import os
 from pathlib import Path
 
 from qloracle.errors import QloracleError
@@ -22,7 +21,7 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text)
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror or error}") from error
 

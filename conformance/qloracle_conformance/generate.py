@@ -1,6 +1,5 @@
 """Regenerating what is generated: the locked property ids, and the README's tables from the committed reports."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,8 @@ def _readme(root: Path) -> Iterator[tuple[Path, str]]:
         if begin not in text or end not in text:
             raise FileError(f"{README} lacks the marks {begin} and {end}")
         body = markdown(read_report(root / path)) if (root / path).exists() else "Not yet run.\n"
-        text = re.sub(f"{begin}.*?{end}", lambda _, b=begin, t=body, e=end: f"{b}\n{t}{e}", text, flags=re.DOTALL)
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{body}{end}{rest.partition(end)[2]}"
     yield README, text
 
 

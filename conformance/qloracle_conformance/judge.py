@@ -1,17 +1,17 @@
-"""The one comparison of the suite: is every output inside the interval that the oracle allows?
+"""The one comparison of the suite: every output must lie inside the interval that the oracle allows.
 
 Outputs and limits are compared as *ordinals*, integers in the order of the output's values: for a float format the
-signed magnitude bits (so neighbours differ by 1, −0 is −1 and +0 is 0, and every NaN has one ordinal beyond all others);
-for codes the position in value order; for integers the number itself.
+signed magnitude bits (so neighbours differ by 1, −0 is −1 and +0 is 0, and every NaN has one ordinal beyond all
+others); for codes the position in value order; for integers the number itself.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from qloracle.tracking import Interval
 from qloracle.formats import Array, format_named
 from qloracle.rounding import encode
+from qloracle.tracking import Interval
 
 NAN_ORDINAL = np.iinfo(np.int64).max
 _ANYTHING = np.iinfo(np.int64).min  # as `lo` together with hi = NAN_ORDINAL: no verdict
@@ -33,7 +33,8 @@ def words_at(ordinals: Array, fmt: str) -> Array:
     named = format_named(fmt)
     magnitude = np.where(ordinals < 0, -ordinals - 1, ordinals)
     words = magnitude.astype(np.uint64) | np.where(ordinals < 0, np.uint64(named.sign_bit), np.uint64(0))
-    return np.where(ordinals == NAN_ORDINAL, np.uint64(named.quiet_nan_bits), words).astype(named.word)
+    bits: Array = np.where(ordinals == NAN_ORDINAL, np.uint64(named.quiet_nan_bits), words).astype(named.word)
+    return bits
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,22 @@ class Allowed:
     def __post_init__(self) -> None:
         """Refuse limits that are no int64 arrays of one shape."""
         if self.lo.dtype != np.int64 or self.hi.dtype != np.int64 or self.lo.shape != self.hi.shape:
-            raise TypeError(f"lo and hi must be int64 of one shape, got {self.lo.dtype} {self.lo.shape}, {self.hi.shape}")
+            raise TypeError(
+                f"lo and hi must be int64 of one shape, got {self.lo.dtype} {self.lo.shape}, {self.hi.shape}"
+            )
 
     @property
     def judged(self) -> Array:
         """Where there is a verdict at all."""
-        return (self.lo != _ANYTHING) | (self.hi != NAN_ORDINAL)
+        known: Array = (self.lo != _ANYTHING) | (self.hi != NAN_ORDINAL)
+        return known
 
     def accepts(self, got: Array) -> Array:
         """Return for each element whether it lies inside; everything not inside is wrong."""
         if got.dtype != np.int64 or got.shape != self.lo.shape:
             raise TypeError(f"got must be int64 of shape {self.lo.shape}, got {got.dtype} {got.shape}")
-        return (self.lo <= got) & (got <= self.hi)
+        inside: Array = (self.lo <= got) & (got <= self.hi)
+        return inside
 
 
 def exactly(ordinals: Array) -> Allowed:
@@ -75,9 +80,7 @@ def from_interval(interval: Interval, fmt: str) -> Allowed:
     lo = float_ordinals(encode(interval.lo, fmt), fmt)
     hi = float_ordinals(encode(interval.hi, fmt), fmt)
     limits = either_zero(Allowed(lo, hi))
-    return Allowed(
-        np.where(interval.judged, limits.lo, _ANYTHING), np.where(interval.judged, limits.hi, NAN_ORDINAL)
-    )
+    return Allowed(np.where(interval.judged, limits.lo, _ANYTHING), np.where(interval.judged, limits.hi, NAN_ORDINAL))
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,7 @@ def describe_pattern(wrong: Array, row_length: int = 0, block_size: int = 0) -> 
     return f"scattered: {failing.size} of {flat.size}, first {failing[0]}, last {failing[-1]}"
 
 
-def _candidates(
-    index: Array, size: int, row_length: int, block_size: int, failing: Array
-) -> list[tuple[str, Array]]:
+def _candidates(index: Array, size: int, row_length: int, block_size: int, failing: Array) -> list[tuple[str, Array]]:
     """Return named sets of elements, tight ones first."""
     found: list[tuple[str, Array]] = []
     if block_size and size > block_size:

@@ -1,10 +1,12 @@
 """Which tasks a run consists of: what a backend claims, what the user selected, and how large the run is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qloracle.errors import QloracleError
-from qloracle_conformance.backend import BackendInfo
+from qloracle_conformance.backend import BackendInfo, Claim
+from qloracle_conformance.judge import LEVELS
+from qloracle_conformance.operations.operation import level_of
 from qloracle_conformance.registry import OPERATIONS, selected
 from qloracle_conformance.run import Task
 
@@ -53,10 +55,12 @@ def make_plan(
         raise UsageError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
     chosen = {k: p for k, p in selected(only).items() if stage is None or p.stage == stage}
     if not chosen:
-        raise UsageError(f"no property matches --only {only or '*'} --stage {stage or '*'}; ids are operation.stage.family")
+        raise UsageError(
+            f"no property matches --only {only or '*'} --stage {stage or '*'}; ids are operation.stage.family"
+        )
     claims = {}
     for claim in info.claims:
-        _check_claim(claim.operation, claim.levels, info.name)
+        _check_claim(claim, info.name)
         if claim.operation in claims:
             raise UsageError(f"backend {info.name!r} claims {claim.operation!r} twice")
         claims[claim.operation] = claim
@@ -65,17 +69,27 @@ def make_plan(
     for name in (n for n in named if n in claims and OPERATIONS[n].function in info.functions):
         for family in OPERATIONS[name].families:
             if any(p.operation == name and p.family == family for p in chosen.values()):
-                cases = size.sweep if family in ("sweep",) else size.cases
+                cases = size.sweep if family == "sweep" else size.cases
                 examples = max(size.examples, 50) * 4 if explore else size.examples
                 tasks.append(Task(OPERATIONS[name], family, claims[name], cases, examples, seed))
     absent = [n for n in named if n in claims and OPERATIONS[n].function not in info.functions]
     return Plan(tasks, frozenset(chosen), [n for n in named if n not in claims], absent)
 
 
-def _check_claim(operation: str, levels: Mapping[str, str], backend: str) -> None:
+def _check_claim(claim: Claim, backend: str) -> None:
+    operation, levels = claim.operation, claim.levels
     if operation not in OPERATIONS:
         raise UsageError(f"backend {backend!r} claims unknown operation {operation!r}; known: {', '.join(OPERATIONS)}")
     known = {*OPERATIONS[operation].stages, "*"}
     unknown = set(levels) - known
     if unknown:
         raise UsageError(f"backend {backend!r} claims unknown stages of {operation!r}: {', '.join(sorted(unknown))}")
+    strictest = OPERATIONS[operation].strictest
+    for stage in OPERATIONS[operation].stages:
+        if LEVELS.index(level_of(claim, stage)) < LEVELS.index(strictest):
+            raise UsageError(
+                f"backend {backend!r} claims {operation}.{stage} at level {level_of(claim, stage)};"
+                f" the strictest that can be judged is {strictest}"
+            )
+    if not {1, 2, 3, 4} & set(claim.ndims):
+        raise UsageError(f"backend {backend!r} claims {operation!r} for ndims {claim.ndims}, none of which is 1 to 4")

@@ -33,7 +33,7 @@ def candidates(case: Case, element: int) -> Iterator[Case]:
         return
     if {"x", "lora_a"} <= case.inputs.keys():
         yield from _rows_of_layer(case, element)
-    elif "block_size" in case.options and case.options["block_size"]:
+    elif case.options.get("block_size"):
         yield from _blocks(case, element)
     elif set(case.inputs) == {"values"} or set(case.inputs) == {"bits"}:
         name = next(iter(case.inputs))
@@ -67,9 +67,7 @@ def _blocks(case: Case, element: int) -> Iterator[Case]:
         block = element // size
         part = case.array("data").items[block * size // packed : (block + 1) * size // packed]
         length = min(size, count - block * size)
-        yield _with(
-            case, {"data": part, "absmax": case.array("absmax").items[block : block + 1]}, {"shape": (length,)}
-        )
+        yield _with(case, {"data": part, "absmax": case.array("absmax").items[block : block + 1]}, {"shape": (length,)})
 
 
 def _rows_of_layer(case: Case, element: int) -> Iterator[Case]:

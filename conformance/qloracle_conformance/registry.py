@@ -1,7 +1,7 @@
 """All operations and properties, by name.
 
-A property is one family of inputs for one stage of one operation; its id is ``operation.stage.family``. Ids are locked in
-``property_ids.txt``: they never change meaning and are never reused.
+A property is one family of inputs for one stage of one operation; its id is ``operation.stage.family``. Ids are locked
+in ``property_ids.txt``: they never change meaning and are never reused.
 """
 
 from dataclasses import dataclass
@@ -64,7 +64,8 @@ def _blockwise() -> list[Operation]:
                       {"absmax": "blocks.absmax", **packing, "codes": "blockwise.quantize"}, quantize.judge_quantize,
                       quantizing.bound_families(quantizer), quantize.quantize_intermediates),
             Operation(restorer.operation, "dequantize_blockwise", 1,
-                      {**unpacking, "values": "blockwise.dequantize", "shape": "blockwise.shape"}, dequantize.judge_dequantize,
+                      {**unpacking, "values": "blockwise.dequantize", "shape": "blockwise.shape"},
+                      dequantize.judge_dequantize,
                       restoring.families(restoring.dequantize_case, restoring.FAMILIES, quantizer=restorer,
                                          codebook=name, nested=False), dequantize.dequantize_intermediates),
         ]  # fmt: skip
@@ -79,7 +80,8 @@ def _blockwise() -> list[Operation]:
 
 def _double() -> list[Operation]:
     clauses = {
-        "offset": "double_quant.offset", "nested_absmax": "double_quant.quantize", "nested_codes": "double_quant.quantize",
+        "offset": "double_quant.offset", "nested_absmax": "double_quant.quantize",
+        "nested_codes": "double_quant.quantize",
     }  # fmt: skip
     quantizer = Quantizer("nf4_double.quantize", CODEBOOKS["nf4"].midpoints, 1, {"codebook": "nf4", "block_size": 0})
     restorer = Quantizer("nf4_double.dequantize", CODEBOOKS["nf4"].midpoints, 1, {})
@@ -91,11 +93,13 @@ def _double() -> list[Operation]:
                   restoring.families(restoring.restore_absmax_case, ("exponents", "specials", "memory")),
                   dequantize.absmax_intermediates),
         Operation(quantizer.operation, "quantize_double", 4,
-                  {"packing": "packing.nibbles", "codes": "blockwise.quantize", **clauses}, double.judge_quantize_double,
+                  {"packing": "packing.nibbles", "codes": "blockwise.quantize", **clauses},
+                  double.judge_quantize_double,
                   restoring.families(restoring.quantize_double_case, NESTED_FAMILIES[1:], quantizer=quantizer),
                   double.nested_intermediates),
         Operation(restorer.operation, "dequantize_double", 1,
-                  {"unpacking": "packing.nibbles", "values": "double_quant.dequantize", "shape": "blockwise.shape"}, dequantize.judge_dequantize,
+                  {"unpacking": "packing.nibbles", "values": "double_quant.dequantize", "shape": "blockwise.shape"},
+                  dequantize.judge_dequantize,
                   restoring.families(restoring.dequantize_case, restoring.FAMILIES, quantizer=restorer, codebook="nf4",
                                      nested=True), dequantize.dequantize_intermediates),
     ]  # fmt: skip
@@ -120,7 +124,8 @@ def _int8() -> list[Operation]:
         Operation("int8.matmul", "int8_matmul", 1, {"acc": "int8.matmul"}, int8.judge_int8_matmul,
                   restoring.families(integers.matmul_case, integers.MATMUL_FAMILIES), int8.matmul_intermediates),
         Operation("int8.scale", "scale_int8_matmul", 1, {"y": "bounds.scale"}, int8.judge_scale,
-                  restoring.families(integers.scale_case, integers.SCALE_FAMILIES), int8.scale_intermediates),
+                  restoring.families(integers.scale_case, integers.SCALE_FAMILIES), int8.scale_intermediates,
+                  strictest="bound"),
     ]  # fmt: skip
 
 
@@ -135,9 +140,9 @@ def _layers() -> list[Operation]:
         gradients = dict.fromkeys(layers.GRADIENTS, backward)
         made += [
             Operation(forward, f"{kind}_forward", 1, terms, layer_judges.judge_forward, layers.layer_families(forward),
-                      layer_judges.forward_intermediates, layers.REACHED),
+                      layer_judges.forward_intermediates, layers.REACHED, "bound"),
             Operation(backward, f"{kind}_backward", 4, gradients, layer_judges.judge_backward,
-                      layers.layer_families(backward), layer_judges.backward_intermediates),
+                      layers.layer_families(backward), layer_judges.backward_intermediates, strictest="bound"),
         ]  # fmt: skip
     return made
 

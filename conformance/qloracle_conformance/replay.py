@@ -5,8 +5,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from qloracle_conformance.judge import LEVELS
-from qloracle_conformance.plan import UsageError
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import Tally, Task, TaskState, judge_case, verdicts
 from qloracle_conformance.witness import read_witness
@@ -18,12 +16,10 @@ def replay(path: Path, backend: str | None, device: str | None, timeout: float, 
 
     Raises
     ------
-    FileError, UsageError, BackendLoadError
-        If the file is no witness, names an unknown operation, or the backend cannot be had.
+    FileError, BackendLoadError
+        If the file is no witness, or the backend cannot be had.
     """
     witness = read_witness(path)
-    if witness.operation not in OPERATIONS or witness.claim.levels["*"] not in LEVELS:
-        raise UsageError(f"{path} names an operation or level that this version does not know: {witness.operation!r}")
     operation = OPERATIONS[witness.operation]
     worker = WorkerProcess(backend or witness.backend, device or witness.device, timeout)
     try:

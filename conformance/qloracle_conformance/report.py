@@ -1,7 +1,7 @@
 """The report: JSON lines with a header, one line for each property and matrix, and a footer. No footer: cut short."""
 
 import json
-import os
+import math
 import platform
 import time
 from collections.abc import Mapping
@@ -34,6 +34,8 @@ class Report:
         self.path = path
         self._file: IO[str] | None = None
         if path is not None:
+            if path.exists() and not path.is_file():  # renaming over a device or a folder would lose one of the two
+                raise FileError(f"cannot write report {path}: it exists and is no regular file")
             self._partial = path.with_name(path.name + ".partial")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,14 +46,14 @@ class Report:
     def line(self, kind: str, content: Mapping[str, Any]) -> None:
         """Write one line."""
         if self._file is not None:
-            self._file.write(json.dumps({"type": kind, **content}, ensure_ascii=False) + "\n")
+            self._file.write(json.dumps({"type": kind, **content}, ensure_ascii=False, allow_nan=False) + "\n")
             self._file.flush()
 
     def close(self) -> None:
         """Give the file its name."""
         if self._file is not None and self.path is not None:
             self._file.close()
-            os.replace(self._partial, self.path)
+            self._partial.replace(self.path)
             self._file = None
 
 
@@ -115,7 +117,8 @@ def matrix_line(result: MatrixResult) -> dict[str, Any]:
         "dtype": result.dtype,
         "not_finite": result.not_finite,
         "bits_per_weight": {k: round(v, 4) for k, v in result.bits.items()},
-        "sqnr_db": {k: round(v, 3) for k, v in result.sqnr.items()},
+        # JSON has neither NaN (nothing finite to measure) nor infinity (restored without any error).
+        "sqnr_db": {k: round(v, 3) if math.isfinite(v) else str(v) for k, v in result.sqnr.items()},
     }
 
 

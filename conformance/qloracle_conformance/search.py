@@ -33,7 +33,7 @@ class HypothesisDraw:
         return np.random.Generator(np.random.Philox(key=self._draw(st.integers(0, 2**32 - 1))))
 
 
-class Broken(AssertionError):
+class ClaimBrokenError(AssertionError):
     """A case that Hypothesis found breaks a claim."""
 
 
@@ -67,9 +67,9 @@ def search(executor: Executor, task: Task, state: TaskState) -> None:
         if state.failure is not None:
             return  # the backend raised, hung or crashed: said once, not shrunk at a time limit a try
         if not judge_case(executor, task, case, state).kept:
-            raise Broken
+            raise ClaimBrokenError
 
     try:
         attempt()
-    except (Broken, hypothesis.errors.Flaky):
+    except (ClaimBrokenError, hypothesis.errors.Flaky):
         return

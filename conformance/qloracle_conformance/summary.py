@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qloracle_conformance.operations.operation import INPUTS, REPEAT
 from qloracle_conformance.run import looser
 
 # The worst status of its properties is the status of a stage.
@@ -48,7 +47,7 @@ def _row(operation: str, stage: str, members: Sequence[Mapping[str, Any]]) -> Ro
             attained = looser(attained, line["attained"])
     worst = min(members, key=lambda line: ORDER.index(line["status"]))
     used, window = max(line["bound_used"] for line in members), max(line["window"] for line in members)
-    shown = _attained(attained, used, window, stage, worst["status"])
+    shown = _attained(attained, used, window, worst["status"])
     return Row(
         operation=operation,
         stage=stage,
@@ -66,8 +65,8 @@ def _row(operation: str, stage: str, members: Sequence[Mapping[str, Any]]) -> Ro
     )
 
 
-def _attained(level: str | None, used: float, window: float, stage: str, status: str) -> str:
-    if status in ("error", "blocked", "not-judged"):
+def _attained(level: str | None, used: float, window: float, status: str) -> str:
+    if status in ("error", "blocked", "not-judged", "not-claimed"):
         return "-"
     if level is None:
         return f"none ({window:.3g} x 2^-24)" if 0 < window < WIDEST else "none"
@@ -77,5 +76,5 @@ def _attained(level: str | None, used: float, window: float, stage: str, status:
 
 
 def exit_code(lines: Iterable[Mapping[str, Any]]) -> int:
-    """Return 0 if every claim holds, else 1."""
-    return int(any(line["status"] in ("fail", "differs", "error") for line in lines))
+    """Return 0 if every claim holds, else 1; what is blocked rests on a stage that failed, shown or not."""
+    return int(any(line["status"] in ("fail", "differs", "error", "blocked") for line in lines))

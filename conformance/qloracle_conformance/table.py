@@ -1,5 +1,6 @@
 """The terminal's view of a run."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,26 +28,32 @@ def print_verdicts(console: Console, lines: Sequence[Mapping[str, Any]], plan: P
         colour = MARKS.get(row.status, "bold red")
         table.add_row(
             "" if row.operation == previous else row.operation, row.stage, f"[{colour}]{row.status}[/]", row.claimed,
-            row.attained, f"{row.cases:,}", _short(row.elements), f"{row.boundary_hits:,}" if row.boundary_hits else "-",
-            f"{row.seconds:.1f} s", escape(row.finding),
+            row.attained, f"{row.cases:,}", _short(row.elements),
+            f"{row.boundary_hits:,}" if row.boundary_hits else "-", f"{row.seconds:.1f} s", escape(row.finding),
         )  # fmt: skip
         previous = row.operation
     console.print(table)
     conduct = [r for r in rows(lines) if r.stage in (INPUTS, REPEAT)]
     kept = sum(r.properties - r.broken for r in conduct)
-    console.print(f"inputs unchanged, same bits when repeated: {kept} of {sum(r.properties for r in conduct)} properties")
-    for name in plan.unclaimed:
-        console.print(f"[dim]{name}: not claimed[/]")
+    console.print(
+        f"inputs unchanged, same bits when repeated: {kept} of {sum(r.properties for r in conduct)} properties"
+    )
+    if plan.unclaimed:
+        console.print(f"not claimed: {', '.join(plan.unclaimed)}")
 
 
 def print_findings(console: Console, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Print for each stage that does not hold its first property, with place, size, cause, and the command to replay."""
+    """Print for each stage that fails its first failing property: place, size, cause, and the command to replay it."""
     for row in rows(lines):
-        if row.status == "pass":
+        if row.status in ("pass", "not-claimed"):
             continue
-        members = [x for x in lines if (x["operation"], x["stage"], x["status"]) == (row.operation, row.stage, row.status)]
+        members = [
+            x for x in lines if (x["operation"], x["stage"], x["status"]) == (row.operation, row.stage, row.status)
+        ]
         first = members[0]
-        console.print(f"\n[bold]{first['id']}[/]: [bold red]{row.status}[/], {row.broken} of {row.properties} properties")
+        console.print(
+            f"\n[bold]{first['id']}[/]: [bold red]{row.status}[/], {row.broken} of {row.properties} properties"
+        )
         _print_finding(console, first)
 
 
@@ -66,7 +73,7 @@ def _print_finding(console: Console, line: Mapping[str, Any]) -> None:
         item("got", f"{finding['got']} at element {finding['element']} of the witness" if finding["allowed"] else "")
         item("allowed", finding["allowed"])
         item("given", ", ".join(f"{k} = {v}" for k, v in finding["context"].items()))
-    item("replay", f"qloracle replay {line['witness']}" if line["witness"] else "")
+    item("replay", f"qloracle replay {shlex.quote(line['witness'])}" if line["witness"] else "")
 
 
 def print_counts(console: Console, lines: Sequence[Mapping[str, Any]], plan: Plan, seconds: float) -> None:
@@ -78,8 +85,8 @@ def print_counts(console: Console, lines: Sequence[Mapping[str, Any]], plan: Pla
     hits = sum(line["boundary_hits"] for line in lines)
     cases = sum(line["cases"] for line in lines if line["stage"] == INPUTS)
     console.print(
-        f"\n{shown}, {len(plan.unclaimed)} operations not claimed; {cases:,} calls, {hits:,} values on a boundary,"
-        f" {seconds:.0f} s"
+        f"\n{shown or 'no property'}, {len(plan.unclaimed)} operations not claimed;"
+        f" {cases:,} calls, {hits:,} values on a boundary, {seconds:.0f} s"
     )
 
 
@@ -100,7 +107,9 @@ def print_matrices(console: Console, measured: Iterable[MatrixResult]) -> None:
             cells.append(f"{result.sqnr[scheme]:.2f}" if scheme in result.sqnr else "-")
         table.add_row(escape(result.name), "x".join(map(str, result.shape)), *cells)
         if result.not_finite:
-            bad.append(f"{result.name}: {result.not_finite} values are NaN or infinite; their blocks are poisoned by rule")
+            bad.append(
+                f"{result.name}: {result.not_finite} values are NaN or infinite; their blocks are poisoned by rule"
+            )
     console.print(table)
     for line in bad:
         console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from qloracle.formats import Array
+from qloracle_conformance.adapters.reference import backend as reference
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.engine import Session
+from qloracle_conformance.execution import run_call
 from qloracle_conformance.files import FileError
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import PropertyResult, Task, TaskState, Tally, judge_case, verdicts
+from qloracle_conformance.run import PropertyResult, Tally, Task, TaskState, call_of, judge_case, verdicts
 
 FAMILY = "weights"
 BLOCK_SIZE = 64
@@ -86,7 +88,7 @@ def read_matrices(path: Path) -> list[Matrix]:
     import safetensors
 
     try:
-        stored = safetensors.deserialize(path.read_bytes())
+        stored = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
     except safetensors.SafetensorError as error:
@@ -117,9 +119,7 @@ def check_matrices(
     states = {name: TaskState({s: Tally() for s in task.operation.stages_of(FAMILY)}) for name, task in tasks.items()}
     for matrix in matrices:
         real = matrix.values.real()
-        measured = MatrixResult(
-            matrix.name, matrix.values.shape, matrix.values.dtype, int(np.sum(~np.isfinite(real)))
-        )
+        measured = MatrixResult(matrix.name, matrix.values.shape, matrix.values.dtype, int(np.sum(~np.isfinite(real))))
         for scheme in QUANTIZERS:
             _one(session, tasks, states, scheme, matrix.values, real, measured)
         on_matrix(measured)
@@ -137,16 +137,23 @@ def _one(
     if quantize is None or not _admits(quantize.claim, x):
         return
     case = _quantize_case(scheme, quantize.claim, x)
-    outputs = judge_case(session.executor, quantize, case, states[quantize.operation.name]).outputs
+    outputs = _judged(session, quantize, case, states)
     if not outputs:
         return
     measured.bits[scheme] = sum(o.items.nbytes for o in outputs) * 8 / max(1, x.items.size)
     if dequantize is None or x.dtype not in dequantize.claim.out_dtypes:
         return
     restore = _dequantize_case(scheme, case, x, outputs)
-    restored = judge_case(session.executor, dequantize, restore, states[dequantize.operation.name]).outputs
+    restored = _judged(session, dequantize, restore, states)
     if restored and restored[0].shape == x.shape and restored[0].is_float:
         measured.sqnr[scheme] = sqnr(real, restored[0].real())
+
+
+def _judged(session: Session, task: Task, case: Case, states: dict[str, TaskState]) -> tuple[HostArray, ...]:
+    def twin() -> tuple[HostArray, ...]:
+        return run_call(reference(), call_of(case, task.operation)).outputs
+
+    return judge_case(session.executor, task, case, states[task.operation.name], twin).outputs
 
 
 def _admits(claim: Claim, x: HostArray) -> bool:
@@ -164,7 +171,7 @@ def _quantize_case(scheme: str, claim: Claim, x: HostArray) -> Case:
 
 
 def _dequantize_case(scheme: str, quantized: Case, x: HostArray, outputs: tuple[HostArray, ...]) -> Case:
-    names = ("codes", "absmax") if scheme.startswith("int8") else ("data", "absmax")
+    names: tuple[str, ...] = ("codes", "absmax") if scheme.startswith("int8") else ("data", "absmax")
     if scheme.endswith("_double"):
         names = ("data", "absmax_codes", "nested_absmax", "offset")
     options = {**quantized.options, "dtype": x.dtype}

@@ -13,6 +13,8 @@ from qloracle_conformance.arrays import STORAGE, HostArray
 from qloracle_conformance.backend import BackendInfo, Claim
 from qloracle_conformance.files import FileError, read_text, write_atomically
 from qloracle_conformance.generators.case import Case
+from qloracle_conformance.operations.operation import INPUTS, REPEAT
+from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import PropertyResult, Task
 
 VERSION = 1
@@ -91,9 +93,15 @@ def read_witness(path: Path) -> Witness:
         content = json.loads(read_text(path))
         if content.get("qloracle_witness") != VERSION:
             raise FileError(f"{path} must be a witness file of version {VERSION}")
-        return _parsed(content)
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        witness = _parsed(content)
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileError(f"{path} is no complete witness file: {type(error).__name__}: {error}") from error
+    operation = OPERATIONS.get(witness.operation)
+    if operation is None or witness.stage not in (*operation.stages, INPUTS, REPEAT):
+        raise FileError(
+            f"{path} names an operation or stage that this version does not know: {witness.operation} {witness.stage}"
+        )
+    return witness
 
 
 def _parsed(content: dict[str, Any]) -> Witness:
@@ -101,9 +109,7 @@ def _parsed(content: dict[str, Any]) -> Witness:
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in content["options"].items()}
     inputs = {n: None if a is None else _array(a) for n, a in content["inputs"].items()}
     layouts = {n: a["layout"] for n, a in content["inputs"].items() if a is not None}
-    case = Case(
-        content["operation"], inputs, options, layouts, content["lattice"], content["term"], content["repeat"]
-    )
+    case = Case(content["operation"], inputs, options, layouts, content["lattice"], content["term"], content["repeat"])
     return Witness(
         property=content["property"],
         operation=content["operation"],

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -41,12 +42,17 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self.info: BackendInfo = self._start()
 
-    def run(self, call: Call) -> Outcome:
-        """Run a call; a hang beyond the time limit or the death of the process is a failed outcome."""
+    def run(self, call: Call, meanwhile: Callable[[], None] | None = None) -> Outcome:
+        """Run a call, and something else while it runs; a hang or the death of the process is a failed outcome."""
         if self._process is None:
-            self._start()
+            try:
+                self._start()
+            except BackendLoadError as error:
+                return Outcome(failure="crashed", message=f"the worker cannot be started again: {error}")
         try:
             self._connection.send(call)
+            if meanwhile is not None:
+                meanwhile()
             if not self._connection.poll(self.timeout):
                 self.close()
                 return Outcome(failure="timeout", message=f"no answer within {self.timeout:g} s; the worker was ended")
@@ -67,7 +73,7 @@ class WorkerProcess:
     def _start(self) -> BackendInfo:
         ours, theirs = Pipe()
         self._connection: Connection[Any, Any] = ours
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process that writes it
         environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(THREADS))}
         command = [sys.executable, "-m", "qloracle_conformance.worker", str(theirs.fileno()), self.name, self.device]
         self._process = subprocess.Popen(
@@ -76,7 +82,9 @@ class WorkerProcess:
         )  # fmt: skip
         theirs.close()
         try:
-            answer = self._connection.recv() if self._connection.poll(LOAD_TIMEOUT) else f"not loaded in {LOAD_TIMEOUT:g} s"
+            answer = (
+                self._connection.recv() if self._connection.poll(LOAD_TIMEOUT) else f"not loaded in {LOAD_TIMEOUT:g} s"
+            )
         except (EOFError, OSError):
             outcome = self._obituary()
             answer = f"backend {self.name!r}: {outcome.message} while loading; {_last_line(outcome.details)}"

@@ -165,7 +165,7 @@ def lora_backward_bound(
 
 
 def scale_int8_matmul_bound(acc: Array, row_absmax: Array, column_absmax: Array, bias: Array | None = None) -> Interval:
-    """Bound every evaluation of `scale_int8_matmul` in float32 with at most seven roundings, and one for the bias.
+    """Bound every evaluation of `scale_int8_matmul` in float32 with at most five roundings, and one for the bias.
 
     Parameters
     ----------
@@ -184,17 +184,18 @@ def scale_int8_matmul_bound(acc: Array, row_absmax: Array, column_absmax: Array,
 
     Notes
     -----
-    Clause ``[bounds.scale]``. Roundings on a path: the accumulator as float32; the constant 1/127 and its product with
-    the row, the same for the column (or one quotient by 127 each, or 1/127² once); the product of the two, and that
-    with the accumulator; the bias. No intermediate result may overflow or underflow where the product itself is finite
-    and normal; below that the last two operations may underflow.
+    Clause ``[bounds.scale]``. Roundings on a path: the accumulator as float32; row/127 and column/127; the product of
+    the two, and that with the accumulator; the bias. With constants instead of quotients the float32 number nearest to
+    1/127 is off by u/16, and that counts twice; 1/127² is off by less than a third of u, but needs a product less. No
+    intermediate result may overflow or underflow where the product itself is finite and normal; below that the last two
+    operations may underflow.
     """
     with_bias = scale_int8_matmul(acc, row_absmax, column_absmax, bias)
     value = with_bias if bias is None else scale_int8_matmul(acc, row_absmax, column_absmax)
     exact = exact_input(value)
     small = (exact.magnitude > 0) & (exact.magnitude < 2.0**FLOAT32.minimum_exponent)
     tiny = np.where(small, 2 * FLOAT32.half_smallest_subnormal, 0.0)
-    terms = [(Tracked(value, exact.magnitude, 7 * FLOAT32.unit_roundoff, tiny, exact.unsure), 1)]
+    terms = [(Tracked(value, exact.magnitude, (5 + 2 / 16) * FLOAT32.unit_roundoff, tiny, exact.unsure), 1)]
     if bias is not None:
         terms.append((exact_input(np.broadcast_to(real_operand(bias, "bias"), value.shape)), 1))
     return interval(FLOAT32, *terms)

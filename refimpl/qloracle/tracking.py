@@ -102,7 +102,7 @@ def scaled(term: Tracked, factor: float | Array, roundings: float, fmt: Format, 
 
 def rounded_to(term: Tracked, name: str, fmt: Format) -> Tracked:
     """Track a rounding to a declared format; none if it is the accumulation format anyway."""
-    target = format_named(name)
+    target = format_named(name, "intermediate")
     if target is fmt:
         return term
     under = np.where(term.magnitude > 0, term.underflow + target.half_smallest_subnormal, 0.0)

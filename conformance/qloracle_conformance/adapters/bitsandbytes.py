@@ -5,18 +5,15 @@ levels are assumptions that follow the formulas of the library's own code, each 
 reported, not excused.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
+import bitsandbytes
+import bitsandbytes.functional as library
 import torch
 
 from qloracle_conformance.adapters.torch_arrays import LAYOUTS, Placer, environment, fetch
-from qloracle_conformance.backend import Backend, Claim
-
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-import bitsandbytes
-import bitsandbytes.functional as library
+from qloracle_conformance.backend import Backend, Claim, Level
 
 Tensor = torch.Tensor
 
@@ -43,13 +40,15 @@ def claims() -> tuple[Claim, ...]:
     blocks_4bit: dict[str, Any] = {"block_sizes": BLOCK_SIZES_4BIT, "layouts": LAYOUTS, "ndims": (1, 2, 3, 4)}
     blocks_8bit: dict[str, Any] = {"block_sizes": BLOCK_SIZES_8BIT, "layouts": LAYOUTS, "ndims": (0, 1, 2, 3, 4)}
     matrices: dict[str, Any] = {"layouts": LAYOUTS, "ndims": (2,), "empty": False}
-    nested = {"offset": "bound", "nested_absmax": "exact", "nested_codes": "tie"}
+    nested: dict[str, Level] = {"offset": "bound", "nested_absmax": "exact", "nested_codes": "tie"}
     return (
-        Claim("nf4.quantize", {"absmax": "exact", "packing": "exact", "codes": "tie"}, source=RECIPROCAL, **blocks_4bit),
+        Claim("nf4.quantize", {"absmax": "exact", "packing": "exact", "codes": "tie"}, source=RECIPROCAL,
+              **blocks_4bit),
         Claim("nf4.dequantize", {"*": "exact"}, source=PRODUCT, **blocks_4bit),
         Claim("nf4_double.quantize", {"packing": "exact", "codes": "tie", **nested},
               source=f"{RECIPROCAL}; the offset is a float32 mean", **blocks_4bit),
-        Claim("nf4_double.dequantize", {"*": "exact"}, source=f"{PRODUCT}; absmax is code[q] * nested + offset", **blocks_4bit),
+        Claim("nf4_double.dequantize", {"*": "exact"}, source=f"{PRODUCT}; absmax is code[q] * nested + offset",
+              **blocks_4bit),
         Claim("dynamic_signed.quantize", {"absmax": "exact", "codes": "tie"}, source=RECIPROCAL, **blocks_8bit),
         Claim("dynamic_signed.dequantize", {"*": "exact"}, source=PRODUCT, **blocks_8bit),
         Claim("int8_row.quantize", {"absmax": "exact", "codes": "tie"}, dtypes=("float16",),
@@ -75,9 +74,7 @@ def _quantize_4bit_double(x: Tensor, *, codebook: str, block_size: int) -> tuple
 
 def _state(absmax: Tensor, codebook: str, block_size: int, shape: tuple[int, ...], dtype: str) -> library.QuantState:
     code = library.get_4bit_type(codebook, device=absmax.device)
-    return library.QuantState(
-        absmax, torch.Size(shape), code, block_size, quant_type=codebook, dtype=_DTYPES[dtype]
-    )
+    return library.QuantState(absmax, torch.Size(shape), code, block_size, quant_type=codebook, dtype=_DTYPES[dtype])
 
 
 def _dequantize_4bit(
@@ -112,9 +109,7 @@ def _quantize_8bit(x: Tensor, *, block_size: int) -> tuple[Tensor, Tensor]:
 
 
 def _dequantize_8bit(data: Tensor, absmax: Tensor, *, block_size: int, shape: tuple[int, ...], dtype: str) -> Tensor:
-    state = library.QuantState(
-        absmax, code=_dynamic_map(absmax.device), blocksize=block_size, dtype=_DTYPES[dtype]
-    )
+    state = library.QuantState(absmax, code=_dynamic_map(absmax.device), blocksize=block_size, dtype=_DTYPES[dtype])
     restored: Tensor = library.dequantize_blockwise(data.reshape(shape), state)
     return restored
 
@@ -135,9 +130,7 @@ def _quantize_int8(x: Tensor, *, granularity: str, block_size: int | None) -> tu
     return codes, stats
 
 
-def _dequantize_int8(
-    codes: Tensor, absmax: Tensor, *, granularity: str, block_size: int | None, dtype: str
-) -> Tensor:
+def _dequantize_int8(codes: Tensor, absmax: Tensor, *, granularity: str, block_size: int | None, dtype: str) -> Tensor:
     restored: Tensor = library.int8_vectorwise_dequant(codes, absmax)
     return restored
 

@@ -1,6 +1,6 @@
 """The reference as a backend: the strict twin that proves that the suite can be passed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -108,9 +108,7 @@ def _nested(quantized: QuantizedAbsmax) -> tuple[HostArray, ...]:
 
 
 def _dequantize_absmax(absmax_codes: HostArray, nested_absmax: HostArray, offset: HostArray) -> HostArray:
-    return host(
-        dequantize_absmax(QuantizedAbsmax(absmax_codes.items, nested_absmax.items, np.float32(offset.items)))
-    )
+    return host(dequantize_absmax(QuantizedAbsmax(absmax_codes.items, nested_absmax.items, np.float32(offset.items))))
 
 
 def _quantize_double(x: HostArray, *, codebook: str, block_size: int) -> tuple[HostArray, ...]:
@@ -123,9 +121,7 @@ def _dequantize_double(
     codebook: str, block_size: int, shape: tuple[int, ...], dtype: str,
 ) -> HostArray:  # fmt: skip
     absmax = QuantizedAbsmax(absmax_codes.items, nested_absmax.items, np.float32(offset.items))
-    return _floats(
-        dequantize_double(DoubleQuantized(data.items, absmax, codebook, block_size, shape, dtype)), dtype
-    )
+    return _floats(dequantize_double(DoubleQuantized(data.items, absmax, codebook, block_size, shape, dtype)), dtype)
 
 
 def _quantize_int8(x: HostArray, *, granularity: str, block_size: int | None) -> tuple[HostArray, HostArray]:
@@ -147,7 +143,9 @@ def _scale_int8_matmul(
     acc: HostArray, row_absmax: HostArray, column_absmax: HostArray, bias: HostArray | None, *, dtype: str
 ) -> HostArray:
     shift = None if bias is None else bias.single()
-    return host(np.asarray(encode(scale_int8_matmul(acc.items, row_absmax.items, column_absmax.items, shift), dtype)), dtype)
+    return host(
+        np.asarray(encode(scale_int8_matmul(acc.items, row_absmax.items, column_absmax.items, shift), dtype)), dtype
+    )
 
 
 def plain_arguments(arrays: Mapping[str, HostArray | None], options: Mapping[str, Any]) -> Arguments:
@@ -177,18 +175,32 @@ def _dequantized(
 
 
 def _qlora_forward(
-    x: HostArray, data: HostArray, absmax: HostArray, *, codebook: str, block_size: int, shape: tuple[int, ...], **rest: Any
+    x: HostArray,
+    data: HostArray,
+    absmax: HostArray,
+    *,
+    codebook: str,
+    block_size: int,
+    shape: tuple[int, ...],
+    **rest: Any,
 ) -> HostArray:
     return _lora_forward(x, weight=_dequantized(data, absmax, codebook, block_size, shape), **rest)
 
 
 def _qlora_backward(
-    dy: HostArray, data: HostArray, absmax: HostArray, *, codebook: str, block_size: int, shape: tuple[int, ...], **rest: Any
+    dy: HostArray,
+    data: HostArray,
+    absmax: HostArray,
+    *,
+    codebook: str,
+    block_size: int,
+    shape: tuple[int, ...],
+    **rest: Any,
 ) -> tuple[HostArray, ...]:
     return _lora_backward(dy, weight=_dequantized(data, absmax, codebook, block_size, shape), **rest)
 
 
-OPS = {
+OPS: dict[str, Callable[..., Any]] = {
     "encode": _encode,
     "decode": _decode,
     "block_absmax": _block_absmax,

@@ -1,7 +1,8 @@
 """A case: the inputs and options of one call, and what is known about them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from qloracle_conformance.arrays import HostArray
@@ -30,3 +31,23 @@ class Case:
 
 
 Generator = Callable[[Draw, Claim], Case]
+
+
+def admitted(claim: Claim, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Return the shapes that a claim admits; if it has other numbers of axes, the same elements along those."""
+    filled = [s for s in shapes if claim.empty or 0 not in s]
+    return [s for s in filled if len(s) in claim.ndims] or [fitted(s, claim) for s in filled]
+
+
+def fitted(shape: tuple[int, ...], claim: Claim) -> tuple[int, ...]:
+    """Return a shape of the same elements in the same order whose number of axes a claim admits."""
+    enough = [n for n in sorted(claim.ndims) if n >= len(shape)]
+    if enough:
+        return (1,) * (enough[0] - len(shape)) + shape
+    kept = max(claim.ndims) - 1
+    return (prod(shape[: len(shape) - kept]), *shape[len(shape) - kept :])
+
+
+def reshaped(array: HostArray, claim: Claim) -> HostArray:
+    """Return the elements of an array along a number of axes that a claim admits."""
+    return HostArray(array.items.reshape(fitted(array.shape, claim)), array.dtype)

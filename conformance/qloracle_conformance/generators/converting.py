@@ -8,7 +8,7 @@ import numpy as np
 from qloracle.formats import format_named
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.generators.case import Case
+from qloracle_conformance.generators.case import Case, admitted, fitted, reshaped
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.values import any_exponent, moved, normal, rounded, special_words, words
 
@@ -18,12 +18,8 @@ SHAPES: tuple[tuple[int, ...], ...] = (
 SLICES = 16  # a sweep over all 2^16 high halves takes as many cases
 
 
-def admitted(claim: Claim, shapes: tuple[tuple[int, ...], ...] = SHAPES) -> list[tuple[int, ...]]:
-    """Return the shapes that a claim admits."""
-    return [s for s in shapes if len(s) in claim.ndims and (claim.empty or int(np.prod(s)) > 0)]
-
-
-def _encode(fmt: str, values: HostArray, layout: str = "contiguous", repeat: bool = False) -> Case:
+def _encode(fmt: str, claim: Claim, values: HostArray, layout: str = "contiguous", repeat: bool = False) -> Case:
+    values = reshaped(values, claim)
     return Case(f"{fmt}.encode", {"values": values}, {"fmt": fmt}, layouts={"values": layout}, repeat=repeat)
 
 
@@ -32,7 +28,7 @@ def sweep_case(draw: Draw, claim: Claim, fmt: str) -> Case:
     part = draw.choice(range(SLICES))
     high = np.arange(part, 1 << 16, SLICES, dtype=np.uint32) << 16
     low = np.array([0x0000, 0x0001, 0x0FFF, 0x1000, 0x1001, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
-    return _encode(fmt, words((high[:, np.newaxis] | low).reshape(-1), "float32"))
+    return _encode(fmt, claim, words((high[:, np.newaxis] | low).reshape(-1), "float32"))
 
 
 def tie_case(draw: Draw, claim: Claim, fmt: str) -> Case:
@@ -48,7 +44,7 @@ def tie_case(draw: Draw, claim: Claim, fmt: str) -> Case:
     below = np.minimum(limit, format_named("float32").largest_finite)
     near = rounded(np.concatenate([tiny, np.repeat(below, 64)]) * random.choice([-1.0, 1.0], 4096 + 64), "float32")
     both = words(np.concatenate([ties.words(), near.words()]), "float32")
-    return _encode(fmt, moved(both, random.integers(-1, 2, both.shape)))
+    return _encode(fmt, claim, moved(both, random.integers(-1, 2, both.shape)))
 
 
 def special_case(draw: Draw, claim: Claim, fmt: str) -> Case:
@@ -59,32 +55,32 @@ def special_case(draw: Draw, claim: Claim, fmt: str) -> Case:
     bits = np.concatenate([specials, payloads, payloads | np.uint64(0x80000000)])
     ordinary = normal(random, (256,), "float32").words()
     mixed = np.concatenate([bits, ordinary])
-    return _encode(fmt, words(random.permutation(mixed), "float32"))
+    return _encode(fmt, claim, words(random.permutation(mixed), "float32"))
 
 
 def random_case(draw: Draw, claim: Claim, fmt: str) -> Case:
     """Random words."""
-    return _encode(fmt, words(draw.random().integers(0, 1 << 32, 8192, np.uint64), "float32"))
+    return _encode(fmt, claim, words(draw.random().integers(0, 1 << 32, 8192, np.uint64), "float32"))
 
 
 def length_case(draw: Draw, claim: Claim, fmt: str) -> Case:
     """Lengths around vector widths: a tail must be rounded as the body is."""
-    return _encode(fmt, any_exponent(draw.random(), draw.choice(admitted(claim)), "float32"))
+    return _encode(fmt, claim, any_exponent(draw.random(), draw.choice(admitted(claim, SHAPES)), "float32"))
 
 
 def memory_case(draw: Draw, claim: Claim, fmt: str) -> Case:
     """Every memory layout, poison around the array, called twice."""
     shape = draw.choice(admitted(claim, ((6, 10), (65,), (3, 4, 9))))
-    return _encode(fmt, normal(draw.random(), shape, "float32"), draw.choice(claim.layouts), repeat=True)
+    return _encode(fmt, claim, normal(draw.random(), shape, "float32"), draw.choice(claim.layouts), repeat=True)
 
 
 def decode_case(draw: Draw, claim: Claim, fmt: str, *, family: str) -> Case:
     """All words of a 16-bit format; or shapes and layouts of some of them."""
     random = draw.random()
-    layout, shape = "contiguous", (1 << 16,)
+    layout, shape = "contiguous", fitted((1 << 16,), claim)
     bits = random.permutation(1 << 16)
     if family == "shapes":
-        shape = draw.choice(admitted(claim))
+        shape = draw.choice(admitted(claim, SHAPES))
     elif family == "memory":
         shape, layout = draw.choice(admitted(claim, ((6, 10), (65,), (3, 4, 9)))), draw.choice(claim.layouts)
     array = words(bits[: int(np.prod(shape))].reshape(shape), fmt)

@@ -5,7 +5,7 @@ import numpy as np
 from qloracle.int8 import LARGEST_INNER, LARGEST_INNER_WITH_MINUS_128
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.generators.case import Case
+from qloracle_conformance.generators.case import Case, reshaped
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.linear import batch_shapes
 from qloracle_conformance.generators.values import any_exponent, full_significand, normal, rounded
@@ -37,7 +37,10 @@ def matmul_case(draw: Draw, claim: Claim, *, family: str) -> Case:
         layout = draw.choice(claim.layouts)
         inner = 40
         a, b = random.integers(-127, 128, (6, inner)), random.integers(-127, 128, (5, inner))
-    inputs: dict[str, HostArray | None] = {"a": host(a.astype(np.int8)), "b": host(b.astype(np.int8))}
+    if max(claim.ndims) == 1:
+        a = a.reshape(-1, a.shape[-1])[0]
+    left = reshaped(host(a.astype(np.int8)), claim)
+    inputs: dict[str, HostArray | None] = {"a": left, "b": host(b.astype(np.int8))}
     return Case("int8.matmul", inputs, {}, layouts=dict.fromkeys(inputs, layout), repeat=family == "memory")
 
 

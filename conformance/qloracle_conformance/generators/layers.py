@@ -8,7 +8,7 @@ import numpy as np
 
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.generators.case import Case
+from qloracle_conformance.generators.case import Case, fitted
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.linear import (
     WIDE_LENGTHS,
@@ -45,6 +45,7 @@ def layer_family(draw: Draw, claim: Claim, *, family: str, operation: str) -> Ca
     random = draw.random()
     if backward and layer.dy is None:
         layer = with_gradient(layer, random, "" if lattice else dtype)
+    layer = _along(layer, claim)
     memory = family == "memory"
     layout = draw.choice(claim.layouts) if memory else "contiguous"
     make = partial(layer_case, operation, dtype=dtype, lattice=lattice, layout=layout, repeat=memory)
@@ -55,6 +56,16 @@ def layer_family(draw: Draw, claim: Claim, *, family: str, operation: str) -> Ca
     arrays = _weight_arrays(random, layer, block_size, family, lattice)
     options = {"codebook": "nf4", "block_size": block_size, "shape": layer.weight.shape}
     return make(layer, term=term, weight=arrays, options=options)
+
+
+def _along(layer: Layer, claim: Claim) -> Layer:
+    """Return a layer whose batch has a number of axes that the claim admits; its first row alone if that is one."""
+    if layer.x.ndim in claim.ndims:
+        return layer
+    batch = {n: a for n in ("x", "mask", "dy") if (a := getattr(layer, n)) is not None}
+    if max(claim.ndims) == 1:
+        return replace(layer, **{n: a.reshape(-1, a.shape[-1])[0] for n, a in batch.items()})
+    return replace(layer, **{n: a.reshape(fitted(a.shape, claim)) for n, a in batch.items()})
 
 
 def _weight_arrays(

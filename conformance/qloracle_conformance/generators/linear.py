@@ -119,7 +119,13 @@ def ramp_layer(draw: Draw, claim: Claim) -> Layer:
 
 def one_hot(random: np.random.Generator, rows: int, columns: int, exponents: tuple[int, int]) -> Array:
     """Return rows with one nonzero ±2^e each; the last and first columns and those at tile edges come first."""
-    edges = [columns - 1, 0, columns - 2, *(columns // 2 + d for d in (-1, 0)), *(m - 1 for m in (16, 32, 64, 128, 256))]
+    edges = [
+        columns - 1,
+        0,
+        columns - 2,
+        *(columns // 2 + d for d in (-1, 0)),
+        *(m - 1 for m in (16, 32, 64, 128, 256)),
+    ]
     chosen = random.permutation(columns)[:rows]
     known = np.array([e for e in edges if 0 <= e < columns][: max(1, rows // 2)])[:rows]
     chosen = np.resize(chosen, rows)

@@ -10,7 +10,7 @@ import numpy as np
 from qloracle.formats import Array, format_named
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.generators.case import Case
+from qloracle_conformance.generators.case import Case, admitted, reshaped
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.values import (
     absmax_with_ties,
@@ -36,16 +36,16 @@ class Quantizer:
     granularity: str = "block"  # "block", "row", "column" or "tensor"
 
 
-def arrange(groups: HostArray, quantizer: Quantizer, tail: int) -> HostArray:
+def arrange(groups: HostArray, quantizer: Quantizer, tail: int, claim: Claim) -> HostArray:
     """Return groups (one a row) as a tensor of the quantizer's granularity; blocks lose `tail` elements at the end."""
     items = groups.items
     arranged = {
-        "block": lambda: items.reshape(-1)[: items.size - tail],
-        "row": lambda: items,
-        "column": lambda: items.T,
-        "tensor": lambda: items[0],
-    }[quantizer.granularity]()
-    return HostArray(np.ascontiguousarray(arranged), groups.dtype)
+        "block": items.reshape(-1)[: items.size - tail],
+        "row": items,
+        "column": items.T,
+        "tensor": items[0],
+    }[quantizer.granularity]
+    return reshaped(HostArray(np.ascontiguousarray(arranged), groups.dtype), claim)
 
 
 def group_shape(draw: Draw, claim: Claim, quantizer: Quantizer) -> tuple[int, int, int]:
@@ -75,7 +75,7 @@ def boundary_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
     random = draw.random()
     absmax = absmax_with_ties(random, groups, dtype, quantizer.tie_unit)
     x = near_boundaries(random, absmax, size, quantizer.boundaries, dtype)
-    return case_of(quantizer, arrange(x, quantizer, tail), size)
+    return case_of(quantizer, arrange(x, quantizer, tail, claim), size)
 
 
 def special_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
@@ -99,14 +99,14 @@ def special_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
             bits[group, random.choice([0, size // 2, size - 1])] = special
     if quantizer.granularity == "tensor":
         bits = bits[random.integers(0, groups)][np.newaxis]
-    return case_of(quantizer, arrange(words(bits, dtype), quantizer, min(tail, bits.size - 1)), size)
+    return case_of(quantizer, arrange(words(bits, dtype), quantizer, min(tail, bits.size - 1), claim), size)
 
 
 def ramp_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
     """Non-square tensors whose row, column and block scales are all distinct: any mix-up of them shows."""
     dtype = draw.choice(claim.dtypes)
     block_size = draw.choice(claim.block_sizes)
-    shape = draw.choice([s for s in ((4, 96), (8, 32), (3, 5, 7), (96, 4), (7, 130), (129,)) if len(s) in claim.ndims])
+    shape = draw.choice(admitted(claim, ((4, 96), (8, 32), (3, 5, 7), (96, 4), (7, 130), (129,))))
     random = draw.random()
     size = int(np.prod(shape))
     position = np.arange(size).reshape(shape)
@@ -130,9 +130,7 @@ def shapes_for(claim: Claim, quantizer: Quantizer, block_size: int) -> list[tupl
     shapes += [(n,) for n in sorted(set(around))]
     shapes += [(1, 1), (5, 3), (2, block_size + 1), (3, 1, 5), (2, 3, 5, 7), (0, 4), (4, 0), (2, 0, 3)]
     smallest = 0 if quantizer.granularity in ("block", "tensor") else 1
-    return [
-        s for s in shapes if len(s) in claim.ndims and len(s) >= smallest and (claim.empty or int(np.prod(s)) > 0)
-    ]
+    return admitted(claim, [s for s in shapes if len(s) >= smallest])
 
 
 def memory_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
@@ -140,7 +138,7 @@ def memory_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
     dtype = draw.choice(claim.dtypes)
     layout = draw.choice(claim.layouts)
     block_size = draw.choice(claim.block_sizes)
-    shape = draw.choice([s for s in ((6, 10), (5, 67), (67,), (3, 4, 9), (33, 64)) if len(s) in claim.ndims])
+    shape = draw.choice(admitted(claim, ((6, 10), (5, 67), (67,), (3, 4, 9), (33, 64))))
     return case_of(quantizer, normal(draw.random(), shape, dtype), block_size, layout, repeat=True)
 
 
@@ -148,7 +146,7 @@ def normal_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
     """Ordinary numbers: what users have."""
     dtype = draw.choice(claim.dtypes)
     block_size = draw.choice(claim.block_sizes)
-    shape = draw.choice([s for s in ((64, 256), (127, 129), (16384,)) if len(s) in claim.ndims])
+    shape = draw.choice(admitted(claim, ((64, 256), (127, 129), (16384,))))
     random = draw.random()
     return case_of(quantizer, normal(random, shape, dtype, 0.02), block_size)
 
@@ -163,8 +161,10 @@ FAMILIES: dict[str, Callable[[Draw, Claim, Quantizer], Case]] = {
 }
 
 
+def _for_quantizer(draw: Draw, claim: Claim, *, family: str, quantizer: Quantizer) -> Case:
+    return FAMILIES[family](draw, claim, quantizer)
+
+
 def bound_families(quantizer: Quantizer) -> dict[str, Callable[[Draw, Claim], Case]]:
     """Return the families for one quantizer."""
-    return {name: partial(family, quantizer=quantizer) for name, family in FAMILIES.items()}
-
-
+    return {name: partial(_for_quantizer, family=name, quantizer=quantizer) for name in FAMILIES}

@@ -14,7 +14,7 @@ from qloracle.int8 import int8_absmax
 from qloracle.packing import pack_4bit
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.generators.case import Case
+from qloracle_conformance.generators.case import Case, admitted, reshaped
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.quantizing import Quantizer, shapes_for
 from qloracle_conformance.generators.values import any_exponent, near_boundaries, rounded, special_words, words
@@ -42,10 +42,10 @@ def target(draw: Draw, claim: Claim, family: str, quantizer: Quantizer) -> tuple
     """Return shape, block size and layout of a tensor to restore."""
     block_size = draw.choice(claim.block_sizes)
     if family == "memory":
-        return draw.choice([s for s in ((6, 10), (5, 67), (256,)) if len(s) in claim.ndims]), block_size, "memory"
+        return draw.choice(admitted(claim, ((6, 10), (5, 67), (256,)))), block_size, "memory"
     if family == "shapes":
         return draw.choice(shapes_for(claim, quantizer, block_size)), block_size, ""
-    return draw.choice([s for s in ((48, 96), (33, 130), (4096,)) if len(s) in claim.ndims]), block_size, ""
+    return draw.choice(admitted(claim, ((48, 96), (33, 130), (4096,)))), block_size, ""
 
 
 def dequantize_case(
@@ -134,11 +134,11 @@ def quantize_double_case(draw: Draw, claim: Claim, *, family: str, quantizer: Qu
     absmax = np.abs(absmax_values(random, max(blocks, 1), family))[:blocks].astype(np.float64)
     fractions = random.uniform(-1, 1, (len(absmax), block_size))
     fractions[:, 0] = 1.0
-    x = (fractions * absmax[:, np.newaxis]).reshape(-1)
+    x: Array = (fractions * absmax[:, np.newaxis]).reshape(-1)
     x = x[: max(x.size - draw.integer(0, block_size - 1), 1 if x.size else 0)]
     if 2 in claim.ndims and x.size % 2 == 0 and family != "shapes":
         x = x.reshape(2, -1)
-    inputs: dict[str, HostArray | None] = {"x": rounded(x, dtype)}
+    inputs: dict[str, HostArray | None] = {"x": reshaped(rounded(x, dtype), claim)}
     options = {**quantizer.options, "block_size": block_size}
     return Case(quantizer.operation, inputs, options, layouts={"x": layout}, repeat=family == "memory")
 

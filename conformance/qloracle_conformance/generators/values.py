@@ -108,5 +108,3 @@ def absmax_with_ties(random: np.random.Generator, groups: int, dtype: str, unit:
     candidate = rounded(multiple * random.integers(1, 8, groups), dtype).words()
     usual = any_exponent(random, (groups,), dtype).words()
     return words(np.where(random.integers(0, 2, groups) == 0, candidate, usual), dtype)
-
-

@@ -179,7 +179,6 @@ def _accumulated_scale_on_a_only(**arguments: Any) -> Any:
 
 def catalogue() -> list[Mutant]:
     """Return all mutants."""
-    quantizers = {"stages": ("codes",), "operations": "nf4"}
     forward = ("lora_forward",)
     operands = [
         ("operands-bfloat16", "operands are rounded to bfloat16 before the product", to_bfloat16, OPERANDS),
@@ -193,7 +192,7 @@ def catalogue() -> list[Mutant]:
                ("packing",), operations="nf4"),
         Mutant("rows-as-blocks", "every row starts a new block", {"quantize_blockwise": _rows_as_blocks}, ("absmax",)),
         Mutant("reciprocal-as-exact", "x * (1/absmax) in float32 is claimed as exact",
-               {"quantize_blockwise": _reciprocal}, **quantizers),
+               {"quantize_blockwise": _reciprocal}, ("codes",), operations="nf4"),
         Mutant("midpoints-up", "an exact midpoint goes to the upper entry", {"quantize_blockwise": _ties_up},
                ("codes",)),
         Mutant("nan-dropped", "NaN does not reach the absmax of its block", {"quantize_blockwise": _nan_dropped},

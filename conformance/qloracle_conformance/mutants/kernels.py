@@ -31,7 +31,8 @@ def codes_by_division(flat: Array, absmax: Array, codebook: str, block_size: int
     with np.errstate(all="ignore"):
         scale = np.repeat(absmax, block_size)[: flat.size].astype(np.float64)
         quotient = np.where((scale > 0) & np.isfinite(flat), flat / scale, 0.0)
-    return table.value_order[np.searchsorted(table.midpoints, quotient, side=side)]  # type: ignore[call-overload,no-any-return]
+    ranks = np.searchsorted(table.midpoints, quotient, side="left" if side == "left" else "right")
+    return table.value_order[ranks]
 
 
 def codes_by_reciprocal(flat: Array, absmax: Array, codebook: str, block_size: int) -> Array:

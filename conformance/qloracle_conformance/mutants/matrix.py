@@ -126,13 +126,23 @@ def _print(kills: list[Kill], accusations: dict[str, list[str]], faults: dict[st
     for name in ("mutant", "fault", "caught by", "cases"):
         table.add_column(name)
     for k in kills:
-        verdict = k.property if k.right_stage else f"[bold red]{k.property + ': wrong stage' if k.property else 'survived'}[/]"
+        verdict = (
+            k.property
+            if k.right_stage
+            else f"[bold red]{k.property + ': wrong stage' if k.property else 'survived'}[/]"
+        )
         at = f" at K = {k.length}" if k.length else ""
         table.add_row(k.mutant, faults[k.mutant] + at, verdict, str(k.cases))
     out.print(table)
     for name, found in accusations.items():
-        out.print(f"right rewrite {name}: " + (f"[bold red]accused by {found[0]}, {len(found)} in all[/]" if found else "not accused"))
+        out.print(
+            f"right rewrite {name}: "
+            + (f"[bold red]accused by {found[0]}, {len(found)} in all[/]" if found else "not accused")
+        )
     missed = [k for k in kills if not k.right_stage]
     blamed = [name for name, found in accusations.items() if found]
-    out.print(f"{len(kills) - len(missed)} of {len(kills)} caught at the right stage, {len(blamed)} of {len(accusations)} rewrites accused")
+    out.print(
+        f"{len(kills) - len(missed)} of {len(kills)} caught at the right stage,"
+        f" {len(blamed)} of {len(accusations)} rewrites accused"
+    )
     return 1 if missed or blamed else 0

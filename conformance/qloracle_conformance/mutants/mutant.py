@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qloracle_conformance.adapters.reference import backend as reference
-from qloracle_conformance.backend import Backend, Claim
+from qloracle_conformance.backend import Backend, Claim, Level
 from qloracle_conformance.registry import OPERATIONS
 
 Op = Callable[..., Any]
@@ -30,10 +30,10 @@ class Rewrite:
     name: str
     what: str
     ops: Mapping[str, Op]
-    levels: Mapping[str, str]  # claimed levels by stage; empty for those of the reference
+    levels: Mapping[str, Level]  # claimed levels by stage; empty for those of the reference
 
 
-def backend_of(ops: Mapping[str, Op], name: str, levels: Mapping[str, str] | None = None) -> Backend:
+def backend_of(ops: Mapping[str, Op], name: str, levels: Mapping[str, Level] | None = None) -> Backend:
     """Return the reference with some functions replaced, claiming only what those functions serve."""
     base = reference()
     claims = tuple(
@@ -42,5 +42,5 @@ def backend_of(ops: Mapping[str, Op], name: str, levels: Mapping[str, str] | Non
     return replace(base, name=name, ops={**base.ops, **ops}, claims=claims)
 
 
-def _with_levels(claim: Claim, levels: Mapping[str, str]) -> Claim:
+def _with_levels(claim: Claim, levels: Mapping[str, Level]) -> Claim:
     return replace(claim, levels={**claim.levels, **levels}) if levels else claim

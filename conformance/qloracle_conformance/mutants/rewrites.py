@@ -31,7 +31,7 @@ def _block_by_block(x: HostArray, *, codebook: str, block_size: int) -> Any:
 
 
 def summed(left: Array, right: Array, order: str) -> Array:
-    """Return left @ right in float32: "sequential", "reversed", "split" (pairwise halves) or "fused" (one rounding a step)."""
+    """Return left @ right in float32: sequential, reversed, split (pairwise halves) or fused (one rounding a step)."""
     terms = left.shape[-1]
     acc = np.zeros((left.shape[0], right.shape[1]), np.float32)
     with np.errstate(all="ignore"):

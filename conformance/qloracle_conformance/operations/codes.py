@@ -46,7 +46,7 @@ def code_limits(
 
 
 def boundary_distance(x: Array, absmax: Array, boundaries: Array, exact: Array, got: Array) -> Array:
-    """Return the distance of x/absmax to its nearest boundary, in units of 2^−24 of the boundary; NaN where unmeasured."""
+    """Return how far x/absmax is from its nearest boundary, in units of 2^−24 of the boundary; NaN where unmeasured."""
     distance = np.full(x.shape, np.nan)
     chosen = np.arange(x.size) if x.size <= MOST_DISTANCES else np.flatnonzero(exact != got)
     quotient = _quotient(x[chosen], absmax[chosen])
@@ -64,7 +64,7 @@ def _quotient(x: Array, absmax: Array) -> Array:
 
 
 def _near(x: Array, absmax: Array, boundaries: Array, place: Array) -> tuple[Array, Array]:
-    """Return where the boundary below, and the one above code position `place`, is within the window of the quotient."""
+    """Return where the boundary below, and the one above code position `place`, lies within the quotient's window."""
     quotient = _quotient(x, absmax)
     last = len(boundaries) - 1
     low, high = boundaries[np.clip(place - 1, 0, last)], boundaries[np.clip(place, 0, last)]
@@ -77,7 +77,7 @@ def _near(x: Array, absmax: Array, boundaries: Array, place: Array) -> tuple[Arr
 
 
 def _decreasing(x: Array, got: Array, group: Array, differs: Array) -> Array:
-    """Return the elements among `differs` whose code is below that of a smaller x of their group, or above a larger's."""
+    """Return the elements among `differs` whose code is below that of a smaller x of their group, or vice versa."""
     members = np.flatnonzero(np.isin(group, group[differs]))
     order = members[np.lexsort((got[members], x[members], group[members]))]
     same = group[order][1:] == group[order][:-1]

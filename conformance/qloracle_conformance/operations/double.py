@@ -4,9 +4,9 @@ import numpy as np
 
 from qloracle.blocks import block_absmax, block_count, spread
 from qloracle.blockwise import codebook_named, quantize_codes
-from qloracle.tracking import Interval
 from qloracle.double_quant import NESTED_BLOCK_SIZE, NESTED_CODEBOOK, exact_sum, mean_offset, residuals
 from qloracle.formats import FLOAT32, Array
+from qloracle.tracking import Interval
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import Allowed, StageResult, blocked_stage, exactly, float_ordinals, from_interval
@@ -42,7 +42,11 @@ def judge_nested(absmax: Array, outputs: Outputs, claim: Claim) -> list[StageRes
     if isinstance(offset, StageResult):
         return [offset, blocked_stage("nested_absmax"), blocked_stage("nested_codes")]
     first = StageResult(
-        "offset", float_ordinals(offset.words(), "float32"), offset_limits(absmax), words=offset.words(), dtype="float32"
+        "offset",
+        float_ordinals(offset.words(), "float32"),
+        offset_limits(absmax),
+        words=offset.words(),
+        dtype="float32",
     )
     if isinstance(nested, StageResult):
         return [first, nested, blocked_stage("nested_codes")]
@@ -90,7 +94,9 @@ def offset_limits(absmax: Array) -> dict[str, Allowed]:
     magnitude = float(np.sum(np.abs(finite), dtype=np.float64)) / finite.size
     mean = float(np.sum(finite, dtype=np.float64)) / finite.size
     # n − 1 additions and the quotient; the factor covers the float64 sums above, as in `bounds.interval`.
-    radius = np.expm1(finite.size * FLOAT32.unit_roundoff) * magnitude * (1 + 2.0**-20) + FLOAT32.half_smallest_subnormal
+    radius = (
+        np.expm1(finite.size * FLOAT32.unit_roundoff) * magnitude * (1 + 2.0**-20) + FLOAT32.half_smallest_subnormal
+    )
     interval = Interval(np.asarray(mean - radius), np.asarray(mean + radius), np.asarray(True))
     tie = Allowed(np.minimum(exact, neighbour), np.maximum(exact, neighbour))
     return {"exact": exactly(exact), "tie": tie, "bound": from_interval(interval, "float32")}

@@ -50,7 +50,14 @@ def judge_quantize_int8(case: Case, outputs: Outputs, claim: Claim) -> list[Stag
 
 
 def _codes_stage(
-    x: Array, absmax: Array, exact: Array, got: Array, group: Array, blocked: Array, words: Array, shape: tuple[int, ...]
+    x: Array,
+    absmax: Array,
+    exact: Array,
+    got: Array,
+    group: Array,
+    blocked: Array,
+    words: Array,
+    shape: tuple[int, ...],
 ) -> StageResult:
     distance = boundary_distance(x, absmax, BOUNDARIES, exact, got)
     wrong = (exact != got) & ~blocked

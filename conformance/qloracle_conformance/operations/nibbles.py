@@ -40,7 +40,8 @@ def unpack_judged(
     """
     packed = data.items.reshape(-1)
     codes = unpack_4bit(packed, size)
-    cause, wrong = "", np.zeros(packed.shape, np.bool_)
+    cause = ""
+    wrong: Array = np.zeros(packed.shape, np.bool_)
     if not np.all(fits(codes)):
         for name, other in _other_orders(packed, size).items():
             if len(np.unique(other)) >= TELLING and np.all(fits(other)):
@@ -59,8 +60,7 @@ def unpack_judged(
 def _bytes_of(differs: Array) -> Array:
     padded = np.zeros((differs.size + 1) // 2 * 2, np.bool_)
     padded[: differs.size] = differs
-    either: Array = padded.reshape(-1, 2).any(axis=1)
-    return either
+    return padded[0::2] | padded[1::2]
 
 
 def _other_orders(packed: Array, size: int) -> dict[str, Array]:

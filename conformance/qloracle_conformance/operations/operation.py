@@ -28,6 +28,7 @@ class Operation:
     families: Mapping[str, Generator]  # family → generator of cases
     intermediates: Callable[[Case], dict[str, Array]]  # what `explain` prints
     reached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # family → the only stages that it reaches
+    strictest: str = "exact"  # the strictest level that can be claimed: no order of summation is the right one
 
     def stages_of(self, family: str) -> tuple[str, ...]:
         """Return the stages that cases of a family are judged at, those of every operation included."""

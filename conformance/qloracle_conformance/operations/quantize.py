@@ -116,5 +116,3 @@ def quantize_intermediates(case: Case) -> dict[str, Array]:
         "code": codes,
         "entry": table.entries[codes],
     }
-
-

@@ -1,37 +1,18 @@
-"""Flat blocks and their absmax, and how a large tensor is worked through in pieces. Clause: ``[blocks.absmax]``."""
+"""Flat blocks and their absmax. Clause: ``[blocks.absmax]``."""
 
-from collections.abc import Iterator
+from threading import Lock
 
 import torch
 from torch import Tensor
 
 from qloracle.errors import reject_value, require_positive_integer
 from qloracle_gpu.torch.formats import require_dtype, require_tensor_format
-
-# Elements worked on at a time: on a CPU the intermediate results stay in its cache, elsewhere they stay modest.
-CPU_PIECE = 1 << 18
-DEVICE_PIECE = 1 << 24
+from qloracle_gpu.torch.pieces import tiles, work_through
 
 
 def block_count(size: int, block_size: int) -> int:
     """Return ⌈size / block_size⌉."""
     return -(-size // block_size)
-
-
-def piece_size(device: torch.device) -> int:
-    """Return how many elements to work on at a time."""
-    return CPU_PIECE if device.type == "cpu" else DEVICE_PIECE
-
-
-def tiles(matrix: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield the rows and columns of every piece of a matrix: whole rows, or a part of one long row."""
-    rows, columns = matrix.shape
-    piece = piece_size(matrix.device)
-    width = min(columns, piece)
-    height = max(1, piece // max(1, width))
-    for row in range(0, rows, height):
-        for column in range(0, columns, max(1, width)):
-            yield slice(row, min(row + height, rows)), slice(column, min(column + width, columns))
 
 
 def block_matrices(flat: Tensor, block_size: int) -> list[Tensor]:
@@ -88,25 +69,27 @@ def block_absmax(x: Tensor, block_size: int) -> Tensor:
 
 def absmax_of_rows(matrix: Tensor) -> Tensor:
     """Return the absmax of every row as float32: NaN where it holds NaN or ±inf, 0 where it is empty."""
-    result = torch.zeros(matrix.shape[0], dtype=torch.float32, device=matrix.device)
-    for rows, columns in tiles(matrix):
-        largest = matrix[rows, columns].to(torch.float32).abs().amax(1)
-        torch.maximum(result[rows], largest, out=result[rows])
-    return poison(result)
+    return _absmax_along(matrix, 1)
 
 
 def absmax_of_columns(matrix: Tensor) -> Tensor:
     """Return the absmax of every column as float32: NaN where it holds NaN or ±inf, 0 where it is empty."""
-    result = torch.zeros(matrix.shape[1], dtype=torch.float32, device=matrix.device)
-    for rows, columns in tiles(matrix):
-        largest = matrix[rows, columns].to(torch.float32).abs().amax(0)
-        torch.maximum(result[columns], largest, out=result[columns])
-    return poison(result)
+    return _absmax_along(matrix, 0)
 
 
-def poison(absmax: Tensor) -> Tensor:
-    """Turn infinity into NaN, in place: a block that holds ±inf has no scale."""
-    return absmax.masked_fill_(absmax.isinf(), torch.nan)
+def _absmax_along(matrix: Tensor, axis: int) -> Tensor:
+    result = torch.zeros(matrix.shape[1 - axis], dtype=torch.float32, device=matrix.device)
+    one_at_a_time = Lock()
+
+    def reduce_piece(tile: tuple[slice, slice]) -> None:
+        largest = matrix[tile].to(torch.float32).abs().amax(axis)
+        largest.masked_fill_(largest.isinf(), torch.nan)  # a group that holds ±inf has no scale
+        part = result[tile[1 - axis]]
+        with one_at_a_time:
+            torch.maximum(part, largest, out=part)
+
+    work_through(tiles(matrix), reduce_piece, matrix)
+    return result
 
 
 def require_block_values(argument: str, per_block: Tensor, size: int, block_size: int) -> Tensor:

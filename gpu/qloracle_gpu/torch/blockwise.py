@@ -16,13 +16,13 @@ from qloracle_gpu.torch.blocks import (
     block_columns,
     block_count,
     block_matrices,
-    piece_size,
     require_block_values,
 )
 from qloracle_gpu.torch.codebooks import codebook_named, device_codebook
 from qloracle_gpu.torch.formats import NAMES, dtype_named, require_dtype, require_tensor_format
 from qloracle_gpu.torch.nearest import write_nearest_codes
 from qloracle_gpu.torch.packing import pack_valid_codes, require_packed
+from qloracle_gpu.torch.pieces import piece_size, spans, work_through
 
 
 @dataclass(frozen=True)
@@ -148,18 +148,25 @@ def write_values(codes: StoredCodes, absmax: Tensor, block_size: int, out: Tenso
     block_size = min(block_size, max(out.numel(), 1))
     # Pieces of whole blocks that begin at a whole byte.
     step = 2 * block_size * max(1, piece_size(out.device) // (2 * block_size))
-    zero = absmax == 0
-    # On a CPU a look at the absmax is cheaper than a pass over the values; elsewhere it would wait for the device.
-    clears = out.device.type != "cpu" or bool(zero.any())
-    for start in range(0, out.numel(), step):
-        part = out[start : start + step]
-        blocks = slice(start // block_size, start // block_size + block_count(part.numel(), block_size))
-        entries = block_matrices(_entries(codes, start, part.numel()), block_size)
-        scales, zeros = (block_columns(each[blocks], part.numel(), block_size) for each in (absmax, zero))
-        for entry, scale, is_zero, values in zip(entries, scales, zeros, block_matrices(part, block_size), strict=True):
+
+    def write_piece(span: slice) -> None:
+        part = out[span]
+        first = span.start // block_size
+        scales = absmax[first : first + block_count(part.numel(), block_size)]
+        entries = _entries(codes, span.start, part.numel())
+        for entry, scale, values in zip(
+            block_matrices(entries, block_size),
+            block_columns(scales, part.numel(), block_size),
+            block_matrices(part, block_size),
+            strict=True,
+        ):
             torch.mul(entry, scale, out=values)
-            if clears:
-                values.masked_fill_(is_zero, 0.0)
+            zero = scale == 0
+            # On a CPU a look at the absmax is cheaper than a pass over the values; elsewhere it would wait for it.
+            if values.device.type != "cpu" or zero.any():
+                values.masked_fill_(zero, 0.0)
+
+    work_through(spans(out.numel(), step), write_piece, out)
 
 
 def _entries(codes: StoredCodes, start: int, count: int) -> Tensor:

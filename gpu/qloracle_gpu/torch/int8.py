@@ -18,10 +18,10 @@ from qloracle_gpu.torch.blocks import (
     block_columns,
     block_count,
     block_matrices,
-    tiles,
 )
 from qloracle_gpu.torch.formats import NAMES, dtype_named, float64_device, require_dtype, require_tensor_format
 from qloracle_gpu.torch.nearest import NearestRule, cell_table, write_nearest_codes
+from qloracle_gpu.torch.pieces import piece_size, tiles, work_through
 
 LARGEST_CODE = 127
 GRANULARITIES = ("tensor", "row", "column", "block")
@@ -137,10 +137,13 @@ def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Te
 def _write_values(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
     capable = float64_device(codes.device)
     scale = absmax.to(capable).to(torch.float64).expand(codes.shape)
-    for rows, columns in tiles(codes):
-        quotient = codes[rows, columns].to(capable) * scale[rows, columns] / LARGEST_CODE
+
+    def write_piece(tile: tuple[slice, slice]) -> None:
+        quotient = (codes[tile].to(capable) * scale[tile]).div_(LARGEST_CODE)
         # −0, from a zero code or a zero absmax, becomes +0; what only float32 rounds to zero keeps its sign.
-        out[rows, columns] = quotient.add_(0.0).to(torch.float32)
+        out[tile] = quotient.add_(0.0).to(torch.float32)
+
+    work_through(tiles(codes), write_piece, codes)
 
 
 def _absmax_shape(shape: tuple[int, ...], granularity: str, block_size: int | None) -> tuple[int, ...]:
@@ -159,6 +162,9 @@ def _absmax_shape(shape: tuple[int, ...], granularity: str, block_size: int | No
 def _absmax(x: Tensor, shape: tuple[int, ...], granularity: str, block_size: int | None) -> Tensor:
     if block_size is not None:
         return block_absmax(x, block_size)
+    if granularity == "tensor":
+        partial = block_absmax(x, piece_size(x.device))
+        return torch.cat([partial.new_zeros(1), partial]).amax()
     (matrix,) = _group_matrices(x, granularity, None)
     return (absmax_of_rows(matrix) if granularity == "row" else absmax_of_columns(matrix)).view(shape)
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qloracle_gpu.torch.blocks import tiles
 from qloracle_gpu.torch.formats import float64_device
+from qloracle_gpu.torch.pieces import tiles, work_through
 
 CELLS = 1 << 15  # on either side of zero
 MARGIN = 1 / 16  # of a cell
@@ -68,16 +68,20 @@ def write_nearest_codes(x: Tensor, absmax: Tensor, rule: NearestRule, out: Tenso
     out : tensor of uint8 or int8, the shape of `x`
         Written.
     """
-    divisor = torch.where(absmax.isfinite() & (absmax != 0), absmax, torch.inf)
-    for rows, columns in tiles(x):
+
+    def write_piece(tile: tuple[slice, slice]) -> None:
+        rows, columns = tile
         part = x[rows, columns].to(torch.float32).contiguous()
-        scale = divisor[rows if len(divisor) > 1 else slice(None), columns if divisor.shape[1] > 1 else slice(None)]
-        codes = _guess(part / scale, rule.cells)
+        scale = absmax[rows if len(absmax) > 1 else slice(None), columns if absmax.shape[1] > 1 else slice(None)]
+        divisor = torch.where(scale.isfinite() & (scale != 0), scale, torch.inf)
+        codes = _guess(part / divisor, rule.cells)
         positions = (codes == UNDECIDED).nonzero().squeeze(1)
         if positions.numel():
-            scales = scale.expand_as(part)[positions // part.shape[1], positions % part.shape[1]]
-            codes[positions] = _decide(part.view(-1)[positions], scales, rule)
+            divisors = divisor.expand_as(part)[positions // part.shape[1], positions % part.shape[1]]
+            codes[positions] = _decide(part.view(-1)[positions], divisors, rule)
         out[rows, columns] = codes.view_as(part)
+
+    work_through(tiles(x), write_piece, x)
 
 
 def _guess(quotient: Tensor, cells: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from qloracle.errors import reject_value
 from qloracle_gpu.torch.formats import require_dtype
+from qloracle_gpu.torch.pieces import piece_size, spans, work_through
 
 
 def pack_4bit(codes: Tensor, pad_code: int = 0) -> Tensor:
@@ -51,7 +52,12 @@ def pack_valid_codes(codes: Tensor, pad_code: int) -> Tensor:
     """Pack a 1-d tensor of codes that are known to be at most 15."""
     pairs = codes.numel() // 2
     packed = torch.empty((codes.numel() + 1) // 2, dtype=torch.uint8, device=codes.device)
-    torch.add(codes[1::2], codes[: 2 * pairs : 2], alpha=16, out=packed[:pairs])
+    first, second = codes[: 2 * pairs : 2], codes[1::2]
+
+    def pack_piece(span: slice) -> None:
+        torch.add(second[span], first[span], alpha=16, out=packed[span])
+
+    work_through(spans(pairs, piece_size(codes.device)), pack_piece, codes)
     if codes.numel() % 2:
         packed[-1:] = codes[-1:] * 16 + pad_code
     return packed

@@ -9,6 +9,7 @@ from torch import Tensor
 from qloracle.errors import reject_type, reject_value
 from qloracle_gpu.torch.blockwise import QuantizedBlocks, dequantize_blockwise
 from qloracle_gpu.torch.double_quant import DoubleQuantized, dequantize_double
+from qloracle_gpu.torch.formats import dtype_named
 from qloracle_gpu.torch.lora import LoraGradients, lora_backward, lora_forward
 
 QuantizedWeight = QuantizedBlocks | DoubleQuantized
@@ -42,6 +43,7 @@ def qlora_weight(weight: QuantizedWeight, *, weight_rounding: str = "float32") -
         reject_type("weight", "QuantizedBlocks or DoubleQuantized", type(weight).__name__)
     if len(weight.shape) != 2:
         reject_value("weight", "a quantized 2-d tensor", f"shape {weight.shape}")
+    dtype_named(weight_rounding, "weight_rounding")
     if isinstance(weight, QuantizedBlocks):
         return dequantize_blockwise(weight, dtype=weight_rounding)
     return dequantize_double(weight, dtype=weight_rounding)
