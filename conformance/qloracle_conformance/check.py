@@ -13,9 +13,10 @@ from qloracle_conformance.engine import Session, run_session
 from qloracle_conformance.plan import Plan, make_plan
 from qloracle_conformance.report import Report, header, matrix_line, property_line
 from qloracle_conformance.run import PropertyResult, Tally, Task
+from qloracle_conformance.safetensors_file import read_matrices
 from qloracle_conformance.summary import exit_code
 from qloracle_conformance.table import print_counts, print_findings, print_matrices, print_verdicts
-from qloracle_conformance.weights import MatrixResult, check_matrices, read_matrices, weights_path
+from qloracle_conformance.weights import MatrixResult, check_matrices
 from qloracle_conformance.worker import WorkerProcess
 
 
@@ -55,7 +56,7 @@ def check(settings: Settings, out: Console, progress_to: Console) -> int:
 
 
 def _check(settings: Settings, out: Console, progress_to: Console, started: float) -> int:
-    matrices = read_matrices(weights_path(settings.weights)) if settings.weights else []
+    matrices = read_matrices(settings.weights) if settings.weights else []
     worker = WorkerProcess(settings.backend, settings.device, settings.timeout)
     try:
         plan = make_plan(worker.info, settings.profile, settings.seed, settings.only, settings.stage, settings.explore)

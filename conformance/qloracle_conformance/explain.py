@@ -14,6 +14,7 @@ from rich.table import Table
 
 import qloracle
 from qloracle_conformance.finding import describe_number
+from qloracle_conformance.operations.operation import level_of
 from qloracle_conformance.plan import UsageError
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.witness import Witness
@@ -85,7 +86,9 @@ def explain_witness(console: Console, witness: Witness) -> None:
     """Print what a witness shows: the claim, the finding, the inputs, and every intermediate of the reference."""
     found = witness.finding
     console.print(f"[bold]{witness.property}[/] by clause {escape(f'[{witness.clause}]')}, backend {witness.backend}")
-    console.print(f"claimed {witness.claim.levels['*']} ({witness.claim.basis} {escape(witness.claim.source)})")
+    console.print(
+        f"claimed {level_of(witness.claim, witness.stage)} ({witness.claim.basis} {escape(witness.claim.source)})"
+    )
     for key in ("pattern", "error", "cause", "got", "allowed"):
         if found.get(key):
             console.print(f"  {key:<8} {escape(str(found[key]))}", soft_wrap=True)

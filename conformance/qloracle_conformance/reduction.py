@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qloracle.double_quant import NESTED_BLOCK_SIZE
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.generators.case import Case
 
@@ -38,16 +39,36 @@ def candidates(case: Case, element: int) -> Iterator[Case]:
     elif set(case.inputs) == {"values"} or set(case.inputs) == {"bits"}:
         name = next(iter(case.inputs))
         yield _with(case, {name: case.array(name).items.reshape(-1)[element : element + 1]}, {})
-    elif case.options.get("granularity") == "row" and set(case.inputs) == {"x"}:
-        x = case.array("x").items
-        rows = x.reshape(-1, x.shape[-1])
-        row = element if element < len(rows) else element // max(1, x.shape[-1])
-        yield _with(case, {"x": rows[row : row + 1]}, {})
+    elif case.options.get("granularity") in ("tensor", "row", "column"):
+        yield from _groups(case, element)
 
 
 def _with(case: Case, items: Mapping[str, Any], options: Mapping[str, Any]) -> Case:
     arrays = {n: HostArray(np.ascontiguousarray(v), case.array(n).dtype) for n, v in items.items()}
     return replace(case, inputs={**case.inputs, **arrays}, options={**case.options, **options})
+
+
+def _groups(case: Case, element: int) -> Iterator[Case]:
+    """Yield the row or column of the element, or the element beside the largest one of its tensor."""
+    name, kind = "x" if "x" in case.inputs else "codes", case.options["granularity"]
+    items = case.array(name).items
+    if items.size == 0 or items.ndim == 0:
+        return
+    rows = items.reshape(-1, items.shape[-1])
+    scales = case.array("absmax").items.reshape(-1) if "absmax" in case.inputs else None
+    if kind == "tensor":
+        largest = int(np.argmax(np.abs(case.array(name).real().reshape(-1))))
+        places = [largest, min(element, items.size - 1)]
+        yield _with(case, {name: items.reshape(-1)[places]}, {})
+        return
+    # An absmax counts groups, a code counts elements: either may be what the index means.
+    whole, place = divmod(element, rows.shape[1])
+    count = len(rows) if kind == "row" else rows.shape[1]
+    for group in dict.fromkeys((whole if kind == "row" else place, element)):
+        if group < count:
+            part = rows[group : group + 1] if kind == "row" else rows[:, group : group + 1]
+            kept = {} if scales is None else {"absmax": scales[group : group + 1]}
+            yield _with(case, {name: part, **kept}, {})
 
 
 def _blocks(case: Case, element: int) -> Iterator[Case]:
@@ -61,13 +82,28 @@ def _blocks(case: Case, element: int) -> Iterator[Case]:
             if part.size:
                 yield _with(case, {"x": part}, {})
         return
-    if set(case.inputs) == {"data", "absmax"} and size % 2 == 0:
+    if {"data", "absmax_codes"} <= case.inputs.keys() and size % 2 == 0:
+        yield from _nested_group(case, element // size)
+    elif set(case.inputs) == {"data", "absmax"} and size % 2 == 0:
         count = int(np.prod(case.options["shape"], dtype=np.int64))
         packed = 2 if case.array("data").items.size < count else 1
         block = element // size
         part = case.array("data").items[block * size // packed : (block + 1) * size // packed]
         length = min(size, count - block * size)
         yield _with(case, {"data": part, "absmax": case.array("absmax").items[block : block + 1]}, {"shape": (length,)})
+
+
+def _nested_group(case: Case, block: int) -> Iterator[Case]:
+    """Yield one block with the codes of its own absmax."""
+    size, count = case.options["block_size"], int(np.prod(case.options["shape"], dtype=np.int64))
+    length = min(size, count - block * size)
+    packed = 2 if case.array("data").items.size < count else 1
+    part = {
+        "data": case.array("data").items[block * size // packed : (block + 1) * size // packed],
+        "absmax_codes": case.array("absmax_codes").items[block : block + 1],
+        "nested_absmax": case.array("nested_absmax").items[block // NESTED_BLOCK_SIZE :][:1],
+    }
+    yield _with(case, part, {"shape": (length,)})
 
 
 def _rows_of_layer(case: Case, element: int) -> Iterator[Case]:
@@ -84,9 +120,3 @@ def _rows_of_layer(case: Case, element: int) -> Iterator[Case]:
         if array is not None:
             part[name] = array.items.reshape(-1, *array.shape[-1:] if name == "mask" else ())[axis : axis + 1]
     yield _with(case, part, {})
-    yield _with(case, {**part, "x": rows, **({"mask": _rows(case)} if case.inputs.get("mask") else {})}, {})
-
-
-def _rows(case: Case) -> Any:
-    mask = case.array("mask").items
-    return mask.reshape(-1, mask.shape[-1])

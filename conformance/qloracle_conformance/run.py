@@ -75,6 +75,7 @@ class TaskState:
     tallies: dict[str, Tally] = field(default_factory=dict)
     failure: Outcome | None = None
     failed_case: Case | None = None
+    seconds: float = 0.0
 
 
 def call_of(case: Case, operation: Operation) -> Call:

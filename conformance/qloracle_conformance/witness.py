@@ -16,8 +16,10 @@ from qloracle_conformance.generators.case import Case
 from qloracle_conformance.operations.operation import INPUTS, REPEAT
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import PropertyResult, Task
+from qloracle_conformance.safetensors_file import read_stored
 
 VERSION = 1
+LARGEST_INLINE = 1 << 18  # items of a tensor that the weights file can give instead
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def write_witness(
         "backend": {"name": name, "version": info.version, "device": device},
         "claim": {
             "level": result.claimed,
+            "levels": dict(task.claim.levels),
             "basis": task.claim.basis,
             "source": task.claim.source,
             "roundings": vars(task.claim.roundings),
@@ -68,17 +71,21 @@ def write_witness(
         "term": case.term,
         "lattice": case.lattice,
         "repeat": case.repeat,
-        "inputs": {n: None if a is None else _array_json(a, case.layouts.get(n)) for n, a in case.inputs.items()},
+        "inputs": {n: None if a is None else _array_json(a, n, case) for n, a in case.inputs.items()},
     }
     path = folder / f"{name.replace(':', '_').replace('/', '_')}.{result.id}.json"
     write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return path
 
 
-def _array_json(array: HostArray, layout: str | None) -> dict[str, Any]:
+def _array_json(array: HostArray, name: str, case: Case) -> dict[str, Any]:
+    """Return an array inline in hex; a large tensor of a weights file by file, hash and name."""
+    layout = case.layouts.get(name, "contiguous")
+    described = {"dtype": array.dtype, "shape": list(array.shape), "layout": layout}
+    if name in case.stored and array.items.size > LARGEST_INLINE:
+        return {**described, "stored": dict(case.stored[name])}
     width = 2 * array.words().dtype.itemsize
-    text = " ".join(f"{w:0{width}x}" for w in array.words().reshape(-1).tolist())
-    return {"dtype": array.dtype, "shape": list(array.shape), "layout": layout or "contiguous", "words": text}
+    return {**described, "words": " ".join(f"{w:0{width}x}" for w in array.words().reshape(-1).tolist())}
 
 
 def read_witness(path: Path) -> Witness:
@@ -120,7 +127,7 @@ def _parsed(content: dict[str, Any]) -> Witness:
         device=backend["device"],
         claim=Claim(
             content["operation"],
-            {"*": claim["level"]},
+            claim["levels"],
             roundings=Roundings(**claim["roundings"]),
             basis=claim["basis"],
             source=claim["source"],
@@ -131,6 +138,8 @@ def _parsed(content: dict[str, Any]) -> Witness:
 
 
 def _array(stored: dict[str, Any]) -> HostArray:
+    if "stored" in stored:
+        return read_stored(**stored["stored"])
     dtype = np.dtype(STORAGE[stored["dtype"]])
     words = np.array([int(w, 16) for w in stored["words"].split()], f"u{dtype.itemsize}")
     return HostArray(words.view(dtype).reshape(stored["shape"]), stored["dtype"])

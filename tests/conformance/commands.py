@@ -34,7 +34,13 @@ class Ended:
 def qloracle(folder: Path, *arguments: str, first: tuple[Path, ...] = ()) -> Ended:
     """Run the command in `folder`."""
     done = subprocess.run(
-        [*PROGRAM, *arguments], cwd=folder, env=environment(*first), check=False, capture_output=True, text=True, timeout=120
+        [*PROGRAM, *arguments],
+        cwd=folder,
+        env=environment(*first),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 

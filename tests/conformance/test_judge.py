@@ -115,7 +115,7 @@ def test_an_array_of_another_shape_than_the_limits_is_refused(shape: tuple[int, 
 
 @pytest.mark.parametrize("dtype", ["i4", "u8", "f8"])
 def test_an_array_that_is_no_int64_is_refused(dtype: str) -> None:
-    with pytest.raises(TypeError, match="^got must be int64 of shape"):
+    with pytest.raises(TypeError, match=r"^got must be int64 of shape"):
         exactly(np.zeros(2, np.int64)).accepts(np.zeros(2, dtype))
 
 
@@ -128,7 +128,7 @@ def test_an_array_that_is_no_int64_is_refused(dtype: str) -> None:
     ],
 )
 def test_limits_of_two_shapes_or_of_another_dtype_are_refused(lo: NDArray[Any], hi: NDArray[Any]) -> None:
-    with pytest.raises(TypeError, match="^lo and hi must be int64 of one shape"):
+    with pytest.raises(TypeError, match=r"^lo and hi must be int64 of one shape"):
         Allowed(lo, hi)
 
 

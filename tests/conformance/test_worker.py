@@ -91,7 +91,7 @@ def require_next_call_is_answered(worker: WorkerProcess) -> None:
         ("exits", "the worker process died: exit code 0"),
         ("leaves", "the worker process died: exit code 5"),
         ("dies_with_a_word", "the worker process died: exit code 3"),
-        ("interrupts", "the worker process died: exit code "),
+        ("interrupts", "the worker process died: signal SIGINT"),
     ],
 )
 def test_a_backend_that_ends_the_process_fails_that_call_alone(

@@ -21,6 +21,7 @@ class Case:
     lattice: bool = False  # every partial sum is exact in any order: the sum must be exact
     term: str = ""  # the part of a formula that the inputs single out, where stages are parts and not outputs
     repeat: bool = False
+    stored: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # inputs that are tensors of a weights file
 
     def array(self, name: str) -> HostArray:
         """Return an input that must be there."""

@@ -54,6 +54,7 @@ def scale_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     row = normal(random, (rows,), "float32").items.copy()
     column = normal(random, (columns,), "float32", 0.05).items.copy()
     bias = random.standard_normal(columns) if "bias" in claim.features and draw.choice((True, False)) else None
+    bias_dtype = draw.choice(claim.dtypes)  # drawn with or without a bias, so that later choices keep their places
     if family == "ramps":
         acc = np.full((rows, columns), 16129)
         row, column = np.resize([2.0, 3, 5], rows), np.resize([7.0, 11, 13, 17], columns)
@@ -68,7 +69,7 @@ def scale_case(draw: Draw, claim: Claim, *, family: str) -> Case:
         "acc": host(acc.astype(np.int32)),
         "row_absmax": rounded(np.abs(row), "float32"),
         "column_absmax": rounded(np.abs(column), "float32"),
-        "bias": None if bias is None else rounded(bias, draw.choice(claim.dtypes)),
+        "bias": None if bias is None else rounded(bias, bias_dtype),
     }
     layout = draw.choice(claim.layouts) if family == "memory" else "contiguous"
     options = {"dtype": draw.choice(claim.out_dtypes)}
