@@ -16,7 +16,18 @@ PACKAGES = {"qloracle": "refimpl", "qloracle_gpu": "gpu", "qloracle_conformance"
 
 # What a GPU backend may take from the reference: tables, formats and errors, never an algorithm.
 DATA_MODULES = {f"qloracle.{name}" for name in ("codebooks", "dynamic_map", "errors", "formats", "nf4")}
-SUITE = {"qloracle", "qloracle_conformance", "hypothesis", "numpy", "pytest", "rich", "safetensors", "scipy", "typer"}
+SUITE = {
+    "qloracle",
+    "qloracle_conformance",
+    "hypothesis",
+    "numpy",
+    "pytest",
+    "rich",
+    "safetensors",
+    "scipy",
+    "threadpoolctl",
+    "typer",
+}
 
 # What a module may import besides the standard library; the longest name that a module's own name starts with decides.
 MAY_IMPORT = {

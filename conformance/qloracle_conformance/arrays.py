@@ -19,7 +19,7 @@ STORAGE = {
     "int32": "i4",
     "bool": "?",
 }
-LAYOUTS = ("contiguous", "offset", "strided", "transposed", "reversed")
+LAYOUTS = ("contiguous", "offset", "strided", "transposed", "reversed", "padded")
 _POISON_BYTE = 0xFE  # as a float a huge negative number or NaN-like garbage, as a code out of the ordinary
 
 
@@ -56,7 +56,8 @@ class HostArray:
         """Return the exact values as float64."""
         if self.dtype in ("bfloat16", "float16"):
             return decode(self.items, self.dtype)
-        return self.items.astype(np.float64)  # exact from every other type
+        with np.errstate(invalid="ignore"):  # a signaling NaN becomes a quiet one
+            return self.items.astype(np.float64)  # exact from every other type
 
     def single(self) -> Array:
         """Return weights or activations as float32, exactly."""
@@ -85,7 +86,7 @@ def place_in(array: HostArray, layout: str) -> Placement:
     """Lay an array out in a poisoned buffer.
 
     contiguous: as it is; offset: starts at item 1; strided: every second item of the last axis; transposed: the axes
-    are stored in reverse order; reversed: the last axis runs backwards. A 0-d array has only an offset.
+    are stored in reverse order; reversed: the last axis runs backwards; padded: poison follows every row. A 0-d array has only an offset.
     """
     if layout not in LAYOUTS:
         reject_value("layout", f"one of {', '.join(LAYOUTS)}", repr(layout))
@@ -97,7 +98,8 @@ def place_in(array: HostArray, layout: str) -> Placement:
     lead, trail = 1, 3
     step = 2 if layout == "strided" and items.ndim else 1
     stored = items.transpose() if layout == "transposed" else items
-    inner = np.zeros((*stored.shape[:-1], stored.shape[-1] * step) if stored.ndim else (), items.dtype)
+    padding = 3 if layout == "padded" else 0
+    inner = np.zeros((*stored.shape[:-1], stored.shape[-1] * step + padding) if stored.ndim else (), items.dtype)
     strides = tuple(s // items.dtype.itemsize for s in inner.strides)
     buffer = np.full((lead + inner.size + trail) * items.dtype.itemsize, _POISON_BYTE, np.uint8).view(items.dtype)
     if items.dtype == np.bool_:

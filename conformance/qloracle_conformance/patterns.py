@@ -63,11 +63,11 @@ def _candidates(index: Array, size: int, row_length: int, block_size: int, faili
         found.append((f"rows {_listed(rows)}", np.isin(index // row_length, rows)))
         found.append((f"columns {_listed(columns)}", np.isin(index % row_length, columns)))
         found.append(("rows from 1 on", index >= row_length))
-    found += [("odd elements (low nibbles)", index % 2 == 1), ("even elements (high nibbles)", index % 2 == 0)]
-    for lanes in (4, 8, 16, 32):
+    for lanes in (32, 16, 8, 4):
         lane = np.unique(failing % lanes)
         if len(lane) == 1 and size > lanes:
             found.append((f"lane {lane[0]} of {lanes}", index % lanes == lane[0]))
+    found += [("odd elements (low nibbles)", index % 2 == 1), ("even elements (high nibbles)", index % 2 == 0)]
     found.append((f"elements from {failing[0]} on", index >= failing[0]))
     return found
 

@@ -10,13 +10,15 @@ from functools import cache
 from importlib.resources import files
 
 from qloracle.blockwise import CODEBOOKS
-from qloracle_conformance.generators import converting, integers, layers, quantizing, restoring
+from qloracle_conformance.generators import converting, extents, integers, layers, quantizing, restoring
 from qloracle_conformance.generators.quantizing import Quantizer
+from qloracle_conformance.generators.case import Generator
 from qloracle_conformance.operations import conversion, dequantize, double, int8, quantize
 from qloracle_conformance.operations import layers as layer_judges
 from qloracle_conformance.operations.operation import Operation
 
 BOTH = ("shapes", "memory")
+LONG = ("extents", "degenerate", "squares")
 NESTED_FAMILIES = ("boundaries", "offsets", "tails", "specials", "normal", "shapes", "memory")
 
 
@@ -39,17 +41,26 @@ def _conversions() -> list[Operation]:
     for fmt in ("bfloat16", "float16"):
         made += [
             Operation(f"{fmt}.encode", "encode", 1, {"bits": "format.encode"}, conversion.judge_encode,
-                      converting.encode_families(fmt), conversion.encode_intermediates),
+                      {**converting.encode_families(fmt), **restoring.families(extents.encode_case, LONG, fmt=fmt)},
+                      conversion.encode_intermediates),
             Operation(f"{fmt}.decode", "decode", 1, {"values": "format.decode"}, conversion.judge_decode,
-                      converting.decode_families(fmt), conversion.decode_intermediates),
+                      {**converting.decode_families(fmt), **restoring.families(extents.decode_case, LONG, fmt=fmt)},
+                      conversion.decode_intermediates),
         ]  # fmt: skip
     return [
         *made,
         Operation("packing.pack", "pack_4bit", 1, {"packed": "packing.nibbles"}, conversion.judge_pack,
-                  restoring.families(converting.pack_case, BOTH), conversion.packing_intermediates),
+                  {**restoring.families(converting.pack_case, BOTH),
+                   **restoring.families(extents.pack_case, ("extents", "squares"))}, conversion.packing_intermediates),
         Operation("packing.unpack", "unpack_4bit", 1, {"codes": "packing.nibbles"}, dequantize.judge_unpack,
-                  restoring.families(converting.unpack_case, BOTH), conversion.packing_intermediates),
+                  {**restoring.families(converting.unpack_case, BOTH),
+                   **restoring.families(extents.unpack_case, ("extents",))}, conversion.packing_intermediates),
     ]  # fmt: skip
+
+
+def quantizer_families(quantizer: Quantizer) -> dict[str, Generator]:
+    """Return all families of a quantizer of plain tensors."""
+    return {**quantizing.bound_families(quantizer), **extents.extent_families(quantizer)}
 
 
 def _blockwise() -> list[Operation]:
@@ -62,7 +73,7 @@ def _blockwise() -> list[Operation]:
         made += [
             Operation(quantizer.operation, "quantize_blockwise", 2,
                       {"absmax": "blocks.absmax", **packing, "codes": "blockwise.quantize"}, quantize.judge_quantize,
-                      quantizing.bound_families(quantizer), quantize.quantize_intermediates),
+                      quantizer_families(quantizer), quantize.quantize_intermediates),
             Operation(restorer.operation, "dequantize_blockwise", 1,
                       {**unpacking, "values": "blockwise.dequantize", "shape": "blockwise.shape"},
                       dequantize.judge_dequantize,
@@ -72,7 +83,7 @@ def _blockwise() -> list[Operation]:
     absmax_only = Quantizer("blocks.absmax", CODEBOOKS["nf4"].midpoints, 1, {"block_size": 0})
     return [
         Operation("blocks.absmax", "block_absmax", 1, {"absmax": "blocks.absmax"}, conversion.judge_block_absmax,
-                  {k: v for k, v in quantizing.bound_families(absmax_only).items() if k != "boundaries"},
+                  {k: v for k, v in quantizer_families(absmax_only).items() if k != "boundaries"},
                   conversion.absmax_only_intermediates),
         *made,
     ]  # fmt: skip
@@ -84,18 +95,21 @@ def _double() -> list[Operation]:
         "nested_codes": "double_quant.quantize",
     }  # fmt: skip
     quantizer = Quantizer("nf4_double.quantize", CODEBOOKS["nf4"].midpoints, 1, {"codebook": "nf4", "block_size": 0})
+    plain = quantizing.bound_families(quantizer)
     restorer = Quantizer("nf4_double.dequantize", CODEBOOKS["nf4"].midpoints, 1, {})
     return [
         Operation("absmax.quantize", "quantize_absmax", 3, clauses, double.judge_quantize_absmax,
-                  restoring.families(restoring.quantize_absmax_case, NESTED_FAMILIES), double.nested_intermediates),
+                  restoring.families(restoring.quantize_absmax_case, (*NESTED_FAMILIES, "extents")), double.nested_intermediates),
         Operation("absmax.dequantize", "dequantize_absmax", 1, {"absmax": "double_quant.dequantize"},
                   dequantize.judge_dequantize_absmax,
-                  restoring.families(restoring.restore_absmax_case, ("exponents", "specials", "memory")),
+                  restoring.families(restoring.restore_absmax_case, ("exponents", "specials", "memory", "ramps", "extents", "layouts")),
                   dequantize.absmax_intermediates),
         Operation(quantizer.operation, "quantize_double", 4,
                   {"packing": "packing.nibbles", "codes": "blockwise.quantize", **clauses},
                   double.judge_quantize_double,
-                  restoring.families(restoring.quantize_double_case, NESTED_FAMILIES[1:], quantizer=quantizer),
+                  {**restoring.families(restoring.quantize_double_case, NESTED_FAMILIES[1:], quantizer=quantizer),
+                   "boundaries": plain["boundaries"], "ramps": plain["ramps"], "poison": plain["specials"],
+                   **extents.extent_families(quantizer)},
                   double.nested_intermediates),
         Operation(restorer.operation, "dequantize_double", 1,
                   {"unpacking": "packing.nibbles", "values": "double_quant.dequantize", "shape": "blockwise.shape"},
@@ -113,7 +127,7 @@ def _int8() -> list[Operation]:
         restorer = Quantizer(f"int8_{granularity}.dequantize", int8.BOUNDARIES, 254, options, granularity)
         made += [
             Operation(quantizer.operation, "quantize_int8", 2, {"absmax": "int8.absmax", "codes": "int8.quantize"},
-                      int8.judge_quantize_int8, quantizing.bound_families(quantizer), int8.quantize_int8_intermediates),
+                      int8.judge_quantize_int8, quantizer_families(quantizer), int8.quantize_int8_intermediates),
             Operation(restorer.operation, "dequantize_int8", 1, {"values": "int8.dequantize"},
                       int8.judge_dequantize_int8,
                       restoring.families(restoring.dequantize_int8_case, restoring.FAMILIES[1:], quantizer=restorer),

@@ -153,7 +153,7 @@ def _conduct(case: Case, outcome: Outcome) -> list[StageResult]:
     inputs = failed_stage(INPUTS, f"the call changed its input {changed}") if changed else replace(clean, stage=INPUTS)
     if not case.repeat:
         return [inputs]
-    again = failed_stage(REPEAT, "a second, identical call gave other bits") if outcome.unstable else replace(
+    again = failed_stage(REPEAT, "a second, identical call gave other bits, or a later one changed its result") if outcome.unstable else replace(
         clean, stage=REPEAT
     )  # fmt: skip
     return [inputs, again]

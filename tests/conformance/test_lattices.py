@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from qloracle_conformance.generators.case import Case
 from qloracle_conformance.generators.linear import WIDE_LENGTHS
 from qloracle_conformance.registry import OPERATIONS
 
-from .claims import case_of, cases_of
+from .claims import cases_of
 from .sums import ORDERS, backward, exact_product, float32_product, forward, operands, rational
 
 LAYERS = ("lora.forward", "lora.backward", "qlora.forward", "qlora.backward")
@@ -68,15 +69,18 @@ def test_families_of_ordinary_numbers_are_no_lattices(operation: str) -> None:
         assert not any(case.lattice for case in cases_of(operation, family, 6)), f"{operation}.{family}"
 
 
+@cache
+def wide_family(operation: str) -> list[Case]:
+    return list(cases_of(operation, "wide_lattice", 36))
+
+
 def wide_cases(operation: str, length: int) -> list[Case]:
-    """The first cases of the wide lattice that have this inner dimension."""
-    found = []
-    for index in range(36):
-        case = case_of(operation, "wide_lattice", index)
-        inner = max(*case.array("x").shape, *(case.inputs["dy"].shape if case.inputs.get("dy") else ()))
-        if inner == length:
-            found.append(case)
-    return found
+    """Those among the first cases of the wide lattice that have this inner dimension."""
+
+    def inner(case: Case) -> int:
+        return max(size for name in ("x", "dy") if (a := case.inputs.get(name)) for size in a.shape)
+
+    return [case for case in wide_family(operation) if inner(case) == length]
 
 
 @pytest.mark.parametrize("length", WIDE_LENGTHS)

@@ -65,6 +65,9 @@ def test_the_view_of_a_placement_is_the_array(layout: str) -> None:
         ("strided", (2, 3, 4), (24, 8, 2), 1),
         ("transposed", (2, 3, 4), (1, 2, 6), 1),
         ("reversed", (2, 3, 4), (12, 4, -1), 4),
+        ("padded", (2, 3, 4), (21, 7, 1), 1),
+        ("padded", (5,), (1,), 1),
+        ("padded", (), (), 1),
         ("contiguous", (5,), (1,), 0),
         ("strided", (5,), (2,), 1),
         ("transposed", (3, 5), (1, 3), 1),
@@ -118,7 +121,7 @@ def test_the_reference_gets_every_layout_as_it_was_sent(layout: str, dtype: str)
         assert np.array_equal(items, array.items), f"{shape}: other elements"
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "offset", "strided", "transposed"])
+@pytest.mark.parametrize("layout", ["contiguous", "offset", "strided", "transposed", "padded"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8", "bool"])
 @pytest.mark.usefixtures("torch_backend")
 def test_torch_gets_every_layout_that_it_has_as_it_was_sent(layout: str, dtype: str) -> None:
@@ -149,6 +152,14 @@ def test_words_are_the_bits_of_the_items(dtype: str, words: list[int]) -> None:
     storage = np.dtype(STORAGE[dtype])
     items = np.array(words, f"u{storage.itemsize}").view(storage)
     assert HostArray(items, dtype).words().tolist() == words
+
+
+@pytest.mark.parametrize(("dtype", "word"), [("float32", 0x7F800001), ("float16", 0x7C01), ("bfloat16", 0x7F81)])
+def test_a_signaling_nan_is_a_nan_as_a_number_and_gives_no_warning(dtype: str, word: int) -> None:
+    storage = np.dtype(STORAGE[dtype])
+    array = HostArray(np.array([word], f"u{storage.itemsize}").view(storage), dtype)
+    assert np.isnan(array.real()).tolist() == [True]
+    assert np.isnan(array.single()).tolist() == [True]
 
 
 @pytest.mark.parametrize(("items", "dtype"), [(np.zeros(2, np.float64), "float32"), (np.zeros(2, "f4"), "bfloat16")])

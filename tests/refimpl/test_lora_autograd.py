@@ -57,7 +57,7 @@ def require_equal(got: Array, expected: Array, what: str) -> None:
     ],
 )
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 1.0])
-def test_output_and_gradients_are_those_of_autograd(  # noqa: PLR0917
+def test_output_and_gradients_are_those_of_autograd(
     torch: ModuleType, leading: tuple[int, ...], options: dict[str, Any], rank: int, scale: float, dropout: float
 ) -> None:
     arrays = layer(leading, rank)

@@ -7,7 +7,7 @@ import torch
 
 from qloracle.formats import Array
 
-LAYOUTS = ("contiguous", "offset", "strided", "transposed")  # torch has no negative strides
+LAYOUTS = ("contiguous", "offset", "strided", "transposed", "padded")  # torch has no negative strides
 
 _DTYPES = {
     "float64": torch.float64,

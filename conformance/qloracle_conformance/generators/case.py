@@ -49,6 +49,11 @@ def fitted(shape: tuple[int, ...], claim: Claim) -> tuple[int, ...]:
     return (prod(shape[: len(shape) - kept]), *shape[len(shape) - kept :])
 
 
+def each_layout(draw: Draw, claim: Claim, inputs: Mapping[str, HostArray | None]) -> dict[str, str]:
+    """Return a layout for each input, independently: the strides of one tell nothing about those of another."""
+    return {name: draw.choice(claim.layouts) for name in inputs}
+
+
 def reshaped(array: HostArray, claim: Claim) -> HostArray:
     """Return the elements of an array along a number of axes that a claim admits."""
     return HostArray(array.items.reshape(fitted(array.shape, claim)), array.dtype)

@@ -2,17 +2,18 @@
 
 import numpy as np
 
+from qloracle.formats import Array
 from qloracle.int8 import LARGEST_INNER, LARGEST_INNER_WITH_MINUS_128
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.generators.case import Case, reshaped
+from qloracle_conformance.generators.case import Case, each_layout, reshaped
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.linear import batch_shapes
 from qloracle_conformance.generators.values import any_exponent, full_significand, normal, rounded
 
 INNER = (1, 2, 7, 31, 32, 33, 64, 255, 1024, 1040, 1041, 2048, 11008)
-MATMUL_FAMILIES = ("random", "extremes", "ramps", "shapes", "memory")
-SCALE_FAMILIES = ("normal", "ramps", "bias", "exponents", "shapes", "memory")
+MATMUL_FAMILIES = ("random", "extremes", "ramps", "shapes", "memory", "tiles", "squares")
+SCALE_FAMILIES = ("normal", "ramps", "bias", "exponents", "shapes", "memory", "tiles", "squares", "specials")
 
 
 def matmul_case(draw: Draw, claim: Claim, *, family: str) -> Case:
@@ -37,11 +38,23 @@ def matmul_case(draw: Draw, claim: Claim, *, family: str) -> Case:
         layout = draw.choice(claim.layouts)
         inner = 40
         a, b = random.integers(-127, 128, (6, inner)), random.integers(-127, 128, (5, inner))
+    elif family in ("tiles", "squares"):
+        a, b = _tiled(draw, random, family, "minus_128" in claim.features)
     if max(claim.ndims) == 1:
         a = a.reshape(-1, a.shape[-1])[0]
     left = reshaped(host(a.astype(np.int8)), claim)
     inputs: dict[str, HostArray | None] = {"a": left, "b": host(b.astype(np.int8))}
-    return Case("int8.matmul", inputs, {}, layouts=dict.fromkeys(inputs, layout), repeat=family == "memory")
+    layouts = each_layout(draw, claim, inputs) if family == "squares" else dict.fromkeys(inputs, layout)
+    return Case("int8.matmul", inputs, {}, layouts=layouts, repeat=family == "memory")
+
+
+def _tiled(draw: Draw, random: np.random.Generator, family: str, minus_128: bool) -> tuple[Array, Array]:
+    """Return matrices of more rows and columns than a tile, no multiples of one; or squares of one size."""
+    rows, columns, inner = draw.choice(((130, 67, 100), (67, 131, 77), (33, 300, 1065), (17, 33, 4100), (300, 18, 39)))
+    if family == "squares":
+        rows = columns = inner = draw.choice((8, 16, 3, 64))
+    low = -128 if minus_128 else -127
+    return random.integers(low, 128, (rows, inner)), random.integers(low, 128, (columns, inner))
 
 
 def scale_case(draw: Draw, claim: Claim, *, family: str) -> Case:
@@ -50,6 +63,10 @@ def scale_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     rows, columns = draw.choice(((3, 5), (1, 4), (16, 7)))
     if family == "shapes":
         rows, columns = draw.choice(((1, 1), (2, 9), (0, 3), (65, 1)) if claim.empty else ((1, 1), (2, 9), (65, 1)))
+    elif family == "tiles":
+        rows, columns = draw.choice(((130, 67), (67, 131), (300, 18), (9, 300)))
+    elif family == "squares":
+        rows = columns = draw.choice((8, 16, 3))
     acc = random.integers(-(2**28), 2**28, (rows, columns))
     row = normal(random, (rows,), "float32").items.copy()
     column = normal(random, (columns,), "float32", 0.05).items.copy()
@@ -65,6 +82,9 @@ def scale_case(draw: Draw, claim: Claim, *, family: str) -> Case:
         row = any_exponent(random, (rows,), "float32").real()
         column = np.minimum(np.abs(random.standard_normal(columns)) / np.mean(row), 2.0**100)
         bias = None
+    elif family == "specials":
+        row[random.integers(0, rows)], column[random.integers(0, columns)] = draw.choice(((0, np.nan), (np.nan, 0), (0, 0)))
+        acc[0] = draw.choice((2**31 - 1, -(2**31 - 1)))
     inputs: dict[str, HostArray | None] = {
         "acc": host(acc.astype(np.int32)),
         "row_absmax": rounded(np.abs(row), "float32"),
@@ -72,5 +92,6 @@ def scale_case(draw: Draw, claim: Claim, *, family: str) -> Case:
         "bias": None if bias is None else rounded(bias, bias_dtype),
     }
     layout = draw.choice(claim.layouts) if family == "memory" else "contiguous"
+    layouts = each_layout(draw, claim, inputs) if family == "squares" else dict.fromkeys(inputs, layout)
     options = {"dtype": draw.choice(claim.out_dtypes)}
-    return Case("int8.scale", inputs, options, layouts=dict.fromkeys(inputs, layout), repeat=family == "memory")
+    return Case("int8.scale", inputs, options, layouts=layouts, repeat=family == "memory")

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.generators.case import Case, fitted
+from qloracle_conformance.generators.case import Case, each_layout, fitted
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.linear import (
     WIDE_LENGTHS,
@@ -26,12 +27,17 @@ from qloracle_conformance.generators.linear import (
     wide_layer,
     with_gradient,
 )
+from qloracle_conformance.generators.tiles import WEIGHT, exponent_layer, poisoned_layer, square_layer, tile_layer
 from qloracle_conformance.generators.values import full_significand
 
-FAMILIES = ("small_lattice", "wide_lattice", "ramps", "shapes", "specials", "memory", "normal")
+FAMILIES = (
+    "small_lattice", "wide_lattice", "ramps", "shapes", "specials", "memory", "normal", "tiles", "squares", "exponents",
+    "poison",
+)  # fmt: skip
 REACHED = {
     "wide_lattice": ("base", "adapter", "scale"),
-    **dict.fromkeys(("ramps", "shapes", "specials", "memory", "normal"), ("whole",)),
+    "exponents": ("base",),
+    **dict.fromkeys(("ramps", "shapes", "specials", "memory", "normal", "tiles", "squares", "poison"), ("whole",)),
 }  # family → the parts of the formula that it singles out, where not all
 GRADIENTS = ("x", "lora_a", "lora_b", "bias")
 
@@ -40,7 +46,7 @@ def layer_family(draw: Draw, claim: Claim, *, family: str, operation: str) -> Ca
     """Generate a case of a layer, forward or backward, with a plain or a quantized weight."""
     dtype = draw.choice(claim.dtypes)
     backward = operation.endswith("backward")
-    lattice = family not in ("normal", "specials")
+    lattice = family not in ("normal", "specials", "poison")
     layer, term = _layer(draw, claim, family, dtype, backward)
     random = draw.random()
     if backward and layer.dy is None:
@@ -50,12 +56,19 @@ def layer_family(draw: Draw, claim: Claim, *, family: str, operation: str) -> Ca
     layout = draw.choice(claim.layouts) if memory else "contiguous"
     make = partial(layer_case, operation, dtype=dtype, lattice=lattice, layout=layout, repeat=memory)
     term = "" if backward else term
+    if family == "squares":
+        make = partial(_in_each_layout, draw, claim, make)
     if operation.startswith("lora"):
         return make(layer, term=term)
     block_size = draw.choice(claim.block_sizes)
     arrays = _weight_arrays(random, layer, block_size, family, lattice)
     options = {"codebook": "nf4", "block_size": block_size, "shape": layer.weight.shape}
     return make(layer, term=term, weight=arrays, options=options)
+
+
+def _in_each_layout(draw: Draw, claim: Claim, make: Callable[..., Case], layer: Layer, **rest: Any) -> Case:
+    case = make(layer, **rest)
+    return replace(case, layouts=each_layout(draw, claim, case.inputs))
 
 
 def _along(layer: Layer, claim: Claim) -> Layer:
@@ -78,8 +91,12 @@ def _weight_arrays(
     if wide:
         # Entries times powers of two are words of full significand already; 2^16 keeps the products normal numbers.
         absmax = np.ldexp(np.float32(1), np.frexp(absmax)[1] + 16).astype(np.float32)
+    if family == "exponents":
+        absmax = absmax * np.float32(WEIGHT)
     if not np.any(layer.weight):
         absmax = absmax * np.float32(0)
+    if np.any(np.isnan(layer.weight)):
+        absmax[random.integers(0, absmax.size)] = np.nan
     return {**arrays, "absmax": host(absmax)}
 
 
@@ -91,6 +108,12 @@ def _layer(draw: Draw, claim: Claim, family: str, dtype: str, backward: bool) ->
         return _special_layer(draw, claim, dtype), "whole"
     if family == "ramps":
         return ramp_layer(draw, claim), "whole"
+    if family == "exponents":
+        return exponent_layer(draw, claim, dtype, backward), "base"
+    if family == "poison":
+        return poisoned_layer(draw, claim, dtype, backward), "whole"
+    if family in ("tiles", "squares"):
+        return (tile_layer if family == "tiles" else square_layer)(draw, claim), "whole"
     if family == "wide_lattice":
         if backward:
             return wide_gradient_layer(draw, claim, dtype), "whole"

@@ -124,7 +124,7 @@ def one_hot(random: np.random.Generator, rows: int, columns: int, exponents: tup
         0,
         columns - 2,
         *(columns // 2 + d for d in (-1, 0)),
-        *(m - 1 for m in (16, 32, 64, 128, 256)),
+        *(m + d for d in (-1, 0) for m in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)),
     ]
     chosen = random.permutation(columns)[:rows]
     known = np.array([e for e in edges if 0 <= e < columns][: max(1, rows // 2)])[:rows]
@@ -164,8 +164,8 @@ def wide_layer(draw: Draw, claim: Claim, dtype: str, term: str) -> Layer:
 def normal_layer(draw: Draw, claim: Claim, dtype: str) -> Layer:
     """Ordinary numbers and factors that are not powers of two: judged by the bound."""
     random = draw.random()
-    d_in, d_out, rank = draw.choice((64, 200, 1000)), draw.choice((24, 7)), draw.choice((3, 8, 5))
-    rows = draw.choice((5, 1, 16))
+    d_in, d_out, rank = draw.choice((64, 200, 1000)), draw.choice((24, 7)), draw.choice((3, 8, 5, 17, 40))
+    rows = draw.choice((5, 1, 16, 130))
     masked = "dropout" in claim.features and draw.choice((False, True))
     return Layer(
         x=normal(random, (rows, d_in), dtype).real(),

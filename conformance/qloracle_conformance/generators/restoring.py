@@ -14,12 +14,13 @@ from qloracle.int8 import int8_absmax
 from qloracle.packing import pack_4bit
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.generators.case import Case, admitted, reshaped
+from qloracle_conformance.generators.case import Case, admitted, each_layout, reshaped
 from qloracle_conformance.generators.draw import Draw
+from qloracle_conformance.generators.extents import EXTENTS, LENGTHS
 from qloracle_conformance.generators.quantizing import Quantizer, shapes_for
 from qloracle_conformance.generators.values import any_exponent, near_boundaries, rounded, special_words, words
 
-FAMILIES = ("table", "exponents", "specials", "ramps", "shapes", "memory")
+FAMILIES = ("table", "exponents", "specials", "ramps", "shapes", "memory", "extents", "layouts")
 NESTED_LENGTHS = (1, 2, 255, 256, 257, 511, 512, 513, 1000)
 
 
@@ -45,6 +46,11 @@ def target(draw: Draw, claim: Claim, family: str, quantizer: Quantizer) -> tuple
         return draw.choice(admitted(claim, ((6, 10), (5, 67), (256,)))), block_size, "memory"
     if family == "shapes":
         return draw.choice(shapes_for(claim, quantizer, block_size)), block_size, ""
+    if family == "layouts":
+        return draw.choice(admitted(claim, ((8, 8), (5, 67), (64, 64)))), block_size, ""
+    if family == "extents":
+        shape = draw.choice(admitted(claim, EXTENTS))
+        return shape, min(claim.block_sizes) if np.prod(shape) > 1 << 15 else block_size, ""
     return draw.choice(admitted(claim, ((48, 96), (33, 130), (4096,)))), block_size, ""
 
 
@@ -62,7 +68,7 @@ def dequantize_case(
     absmax = nested_scales(random, blocks, family) if nested else {"absmax": scales(random, blocks, family)}
     options = {"codebook": codebook, "block_size": block_size, "shape": shape, "dtype": draw.choice(claim.out_dtypes)}
     inputs: dict[str, HostArray | None] = {"data": host(data), **absmax}
-    layouts = dict.fromkeys(inputs, layout)
+    layouts = each_layout(draw, claim, inputs) if family == "layouts" else dict.fromkeys(inputs, layout)
     return Case(quantizer.operation, inputs, options, layouts=layouts, repeat=bool(memory))
 
 
@@ -71,6 +77,8 @@ def nested_scales(random: np.random.Generator, count: int, family: str) -> dict[
     codes = random.integers(0, 256, count, np.uint8)
     groups = block_count(count, NESTED_BLOCK_SIZE)
     nested = scales(random, groups, family)
+    if family == "specials" and groups and random.integers(0, 2):
+        nested.items[random.integers(0, groups)] = np.nan
     bounded = np.where(np.abs(nested.items) > 2.0**126, np.float32(1), nested.items)
     offset = any_exponent(random, (), "float32").items if family == "exponents" else np.float32(random.uniform(0, 3))
     small = np.asarray(np.minimum(offset, np.float32(2.0**126)), np.float32)
@@ -80,9 +88,9 @@ def nested_scales(random: np.random.Generator, count: int, family: str) -> dict[
 def restore_absmax_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     """Quantized absmax alone."""
     layout = draw.choice(claim.layouts) if family == "memory" else "contiguous"
-    count = draw.choice(NESTED_LENGTHS)
+    count = draw.choice(LENGTHS if family == "extents" else NESTED_LENGTHS)
     inputs: dict[str, HostArray | None] = {**nested_scales(draw.random(), count, family)}
-    layouts = dict.fromkeys(inputs, layout)
+    layouts = each_layout(draw, claim, inputs) if family == "layouts" else dict.fromkeys(inputs, layout)
     return Case("absmax.dequantize", inputs, {}, layouts=layouts, repeat=family == "memory")
 
 
@@ -117,7 +125,7 @@ def quantize_absmax_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     """Absmax alone, to be quantized."""
     layout = draw.choice(claim.layouts) if family == "memory" else "contiguous"
     lengths = (0, *NESTED_LENGTHS) if claim.empty and family == "shapes" else NESTED_LENGTHS
-    count = draw.choice((2, 256, 512, 1024) if family == "boundaries" else lengths)
+    count = draw.choice({"boundaries": (2, 256, 512, 1024), "extents": LENGTHS}.get(family, lengths))
     values = np.ascontiguousarray(absmax_values(draw.random(), count, family))
     layouts = {"absmax": layout}
     return Case("absmax.quantize", {"absmax": host(values)}, {}, layouts=layouts, repeat=family == "memory")
@@ -156,7 +164,7 @@ def dequantize_int8_case(draw: Draw, claim: Claim, *, family: str, quantizer: Qu
         "granularity": quantizer.granularity, "block_size": block, "dtype": draw.choice(claim.out_dtypes),
     }  # fmt: skip
     inputs: dict[str, HostArray | None] = {"codes": host(codes), "absmax": absmax}
-    layouts = dict.fromkeys(inputs, layout)
+    layouts = each_layout(draw, claim, inputs) if family == "layouts" else dict.fromkeys(inputs, layout)
     return Case(quantizer.operation, inputs, options, layouts=layouts, repeat=bool(memory))
 
 

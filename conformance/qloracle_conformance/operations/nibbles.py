@@ -10,7 +10,9 @@ from qloracle.packing import unpack_4bit
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.judge import StageResult, exactly
 
-TELLING = 4  # fewer distinct codes fit a wrong order by chance
+# Fewer distinct codes than this fit another order, or another numbering, by chance.
+TELLING_ORDER, TELLING_NUMBERING = 2, 4
+NUMBERING = "codes as two's complement numbers"
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,30 @@ def unpack_judged(
     cause = ""
     wrong: Array = np.zeros(packed.shape, np.bool_)
     if not np.all(fits(codes)):
-        for name, other in _other_orders(packed, size).items():
-            if len(np.unique(other)) >= TELLING and np.all(fits(other)):
-                cause = f"the bytes are packed with {name}"
-                codes, wrong = other, _bytes_of(codes != other)
-                break
-    padded = np.zeros(packed.shape, np.bool_)
-    if size % 2 and pad_code is not None:
-        padded[-1] = (packed[-1] & 15) != pad_code
-        cause = cause or (f"the low nibble after the last code must be {pad_code}" if padded[-1] else "")
-    got = (wrong | padded).astype(np.int64)
+        name, other = _explaining(packed, size, pad_code, fits)
+        if name:
+            cause = f"the bytes are packed with {name}"
+            wrong, codes = _bytes_of(codes != other), other
+    if size % 2 and pad_code is not None and not cause and (packed[-1] & 15) != pad_code:
+        cause = f"the low nibble after the last code must be {pad_code}"
+        wrong[-1] = True
+    got = wrong.astype(np.int64)
     limits = {"exact": exactly(np.zeros_like(got))}
     return Unpacked(codes, StageResult(stage, got, limits, cause=cause, words=packed, dtype="byte order"))
+
+
+def _explaining(packed: Array, size: int, pad_code: int | None, fits: Callable[[Array], Array]) -> tuple[str, Array]:
+    """Return the name of a known order under which every code is allowed and the rest is padding, and the codes."""
+    for name, nibbles in _other_orders(packed).items():
+        codes, rest = nibbles[:size], nibbles[size:]
+        telling = TELLING_NUMBERING if name == NUMBERING else TELLING_ORDER
+        if (
+            len(np.unique(nibbles)) >= telling
+            and np.all(fits(codes))
+            and (pad_code is None or np.all(rest == pad_code))
+        ):
+            return name, codes
+    return "", packed
 
 
 def _bytes_of(differs: Array) -> Array:
@@ -63,12 +77,12 @@ def _bytes_of(differs: Array) -> Array:
     return padded[0::2] | padded[1::2]
 
 
-def _other_orders(packed: Array, size: int) -> dict[str, Array]:
-    """Return the codes under the other packings that exist in the field."""
+def _other_orders(packed: Array) -> dict[str, Array]:
+    """Return all nibbles under the other packings that exist in the field."""
     low, high = packed & 15, packed >> 4
     return {
-        "the first code in the low nibble": np.stack([low, high], axis=1).reshape(-1)[:size],
-        "the first half of the codes in the high nibbles": np.concatenate([high, low])[:size],
-        "the first half of the codes in the low nibbles": np.concatenate([low, high])[:size],
-        "codes as two's complement numbers": unpack_4bit(packed, size) ^ 8,
+        "the first code in the low nibble": np.stack([low, high], axis=1).reshape(-1),
+        "the first half of the codes in the high nibbles": np.concatenate([high, low]),
+        "the first half of the codes in the low nibbles": np.concatenate([low, high]),
+        NUMBERING: np.stack([high, low], axis=1).reshape(-1) ^ 8,
     }

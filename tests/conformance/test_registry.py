@@ -1,0 +1,87 @@
+"""The registry: ids are locked, each names a rule of the reference, and each can be reached."""
+
+import re
+
+import pytest
+
+from qloracle_conformance.adapters.reference import backend as reference
+from qloracle_conformance.execution import InProcess
+from qloracle_conformance.explain import clauses
+from qloracle_conformance.registry import GIVEN, OPERATIONS, locked_ids, properties, selected
+from qloracle_conformance.run import run_task
+
+from .claims import CLAIMS, FAMILIES, task_of
+
+
+def test_the_ids_of_all_properties_are_those_of_the_lock_file() -> None:
+    locked, known = locked_ids(), list(properties())
+    assert locked == known, (
+        f"not locked: {sorted(set(known) - set(locked))[:5]}; locked but gone: {sorted(set(locked) - set(known))[:5]};"
+        " `qloracle generate` writes the file"
+    )
+
+
+def test_no_id_is_locked_twice() -> None:
+    locked = locked_ids()
+    assert len(set(locked)) == len(locked)
+
+
+def test_an_id_is_operation_stage_and_family() -> None:
+    for name, prop in properties().items():
+        assert name == f"{prop.operation}.{prop.stage}.{prop.family}"
+        assert re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+", name), f"{name} is no slug"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_stage_is_judged_by_a_clause_of_the_reference(operation: str) -> None:
+    known = clauses()
+    missing = {stage: c for stage, c in OPERATIONS[operation].stages.items() if c not in known}
+    assert not missing, f"{operation}: no docstring of the reference carries {missing}"
+
+
+def test_an_operation_that_another_rests_on_exists() -> None:
+    assert set(GIVEN) | set(GIVEN.values()) <= set(OPERATIONS)
+
+
+def test_the_reference_claims_every_operation_and_has_every_function() -> None:
+    assert set(CLAIMS) == set(OPERATIONS)
+    assert {op.function for op in OPERATIONS.values()} <= set(reference().ops)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_cases_of_the_smallest_profile_reach_every_stage_and_the_reference_passes(operation: str) -> None:
+    executor = InProcess(reference())
+    for family in OPERATIONS[operation].families:
+        for result in run_task(executor, task_of(operation, family, cases=6)):
+            assert result.tally.cases > 0, f"{result.id} has no case"
+            assert result.tally.elements > 0, f"{result.id} has no element"
+            assert result.status == "pass", f"{result.id}: {result.status}: {result.message}"
+            assert result.id in properties()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("operation", "family"), FAMILIES)
+def test_the_reference_passes_a_hundred_cases_of_every_family(operation: str, family: str, seed: int) -> None:
+    for result in run_task(InProcess(reference()), task_of(operation, family, cases=100, seed=seed)):
+        assert result.status == "pass", f"{result.id}: {result.status}: {result.message}"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [
+        ("nf4.quantize.codes.boundaries", 1),
+        ("nf4.quantize.codes", 6),
+        ("nf4.quantize.codes.*", 6),
+        ("*.absmax.quantize.*", 0),
+        ("absmax.quantize.offset", 7),
+        ("nf4.quant", 0),
+        ("nonesuch", 0),
+    ],
+)
+def test_a_selection_is_a_shell_pattern_or_the_beginning_of_ids(pattern: str, count: int) -> None:
+    assert len(selected(pattern)) == count
+
+
+def test_without_a_pattern_everything_is_selected() -> None:
+    assert selected(None) == properties()
