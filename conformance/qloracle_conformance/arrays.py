@@ -86,7 +86,8 @@ def place_in(array: HostArray, layout: str) -> Placement:
     """Lay an array out in a poisoned buffer.
 
     contiguous: as it is; offset: starts at item 1; strided: every second item of the last axis; transposed: the axes
-    are stored in reverse order; reversed: the last axis runs backwards; padded: poison follows every row. A 0-d array has only an offset.
+    are stored in reverse order; reversed: the last axis runs backwards; padded: poison follows every row. A 0-d array
+    has only an offset.
     """
     if layout not in LAYOUTS:
         reject_value("layout", f"one of {', '.join(LAYOUTS)}", repr(layout))

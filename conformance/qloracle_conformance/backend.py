@@ -5,13 +5,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qloracle.bounds import Roundings
-from qloracle.errors import reject_value
-from qloracle.formats import TENSOR_FORMATS, Array
+from qloracle.errors import reject_value, require_positive_integer
+from qloracle.formats import TENSOR_FORMATS, Array, format_named
 from qloracle_conformance.arrays import LAYOUTS
 from qloracle_conformance.judge import LEVELS
 
 Level = Literal["exact", "tie", "bound"]
 Native = Any  # whatever array the backend's framework uses
+
+FEATURES = ("bias", "dropout", "rank_stabilized", "minus_128")
+_KNOWN: dict[str, tuple[object, ...]] = {
+    "dtypes": TENSOR_FORMATS,
+    "out_dtypes": TENSOR_FORMATS,
+    "ndims": (0, 1, 2, 3, 4),
+    "layouts": LAYOUTS,
+    "features": FEATURES,
+}
 
 DEFAULT_BLOCK_SIZES = (1, 2, 7, 32, 64, 100, 128, 256, 1024, 4096)
 
@@ -34,15 +43,28 @@ class Claim:
     source: str = ""  # where it is promised, or what the assumption rests on
 
     def __post_init__(self) -> None:
-        """Refuse levels and layouts that do not exist, and promises without a source."""
+        """Refuse names that do not exist, empty lists, and promises without a source."""
         for stage, level in self.levels.items():
             if level not in LEVELS:
-                reject_value(f"levels[{stage!r}]", f"one of {', '.join(LEVELS)}", repr(level))
-        for layout in self.layouts:
-            if layout not in LAYOUTS:
-                reject_value("layouts", f"among {', '.join(LAYOUTS)}", repr(layout))
+                reject_value(f"levels[{stage!r}] of {self.operation}", f"one of {', '.join(LEVELS)}", repr(level))
+        self._require_known_names()
+        for argument in ("dtypes", "out_dtypes", "block_sizes", "ndims", "layouts"):
+            if not getattr(self, argument):
+                reject_value(f"{argument} of {self.operation}", "not empty", getattr(self, argument))
+        for block_size in self.block_sizes:
+            require_positive_integer(f"block_sizes of {self.operation}", block_size)
         if self.basis == "promised" and not self.source:
-            reject_value("source", "given for a promised claim", repr(self.source))
+            reject_value(f"source of {self.operation}", "given for a promised claim", repr(self.source))
+
+    def _require_known_names(self) -> None:
+        for argument, known in _KNOWN.items():
+            for value in getattr(self, argument):
+                if value not in known:
+                    reject_value(f"{argument} of {self.operation}", f"among {', '.join(map(str, known))}", repr(value))
+        for name in vars(self.roundings):
+            format_named(getattr(self.roundings, name), f"roundings.{name} of {self.operation}")
+        if self.basis not in ("promised", "assumed"):
+            reject_value(f"basis of {self.operation}", "promised or assumed", repr(self.basis))
 
 
 @dataclass(frozen=True)

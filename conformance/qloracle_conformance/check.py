@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits
 
@@ -125,10 +126,9 @@ def _print(
     settings: Settings, worker: WorkerProcess, plan: Plan, lines: list[dict[str, Any]], measured: list[MatrixResult],
     out: Console, seconds: float,
 ) -> None:  # fmt: skip
-    info = worker.info
-    out.print(
-        f"[bold]{info.name} {info.version}[/] on {settings.device}, profile {settings.profile}, seed {settings.seed}"
-    )
+    name, version = escape(worker.info.name), escape(worker.info.version)
+    device = escape(settings.device)
+    out.print(f"[bold]{name} {version}[/] on {device}, profile {settings.profile}, seed {settings.seed}")
     print_verdicts(out, lines, plan)
     print_findings(out, lines)
     if measured:
@@ -138,4 +138,4 @@ def _print(
     if not lines:
         out.print("no case was generated, which is an error: the backend claims nothing of what was selected")
     if settings.report is not None:
-        out.print(f"report: {settings.report}")
+        out.print(f"report: {escape(str(settings.report))}")

@@ -58,7 +58,7 @@ def _guarded(action: Callable[[], int]) -> None:
         _fail(str(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
+        raise typer.Exit(141) from None  # as a shell reports a program that SIGPIPE ended: no verdict
     except Exception as error:  # noqa: BLE001  # the last line of defence: one line instead of a traceback
         _fail(f"the suite itself failed: {type(error).__name__}: {error} (--debug shows where)")
     raise typer.Exit(code)

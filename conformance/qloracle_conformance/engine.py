@@ -11,11 +11,14 @@ import pytest
 from qloracle_conformance.execution import Executor
 from qloracle_conformance.files import FileError
 from qloracle_conformance.generators.case import Case
+from qloracle_conformance.operations.operation import INPUTS, REPEAT
 from qloracle_conformance.plan import Plan
 from qloracle_conformance.reduction import reduced
-from qloracle_conformance.registry import GIVEN
+from qloracle_conformance.registry import GIVEN, OPERATIONS
 from qloracle_conformance.run import BROKEN, PropertyResult, Tally, Task, TaskState, judge_case, run_task
 from qloracle_conformance.witness import write_witness
+
+FOUNDATION_CASES = 12  # a family, of an operation that others rest on
 
 
 @dataclass
@@ -30,10 +33,13 @@ class Session:
     on_result: Callable[[Task, list[PropertyResult]], None]
     results: list[PropertyResult] = field(default_factory=list)
     interrupted: bool = False
+    shared_witnesses: dict[tuple[str, str], str] = field(default_factory=dict)
+    foundations: dict[str, bool] = field(default_factory=dict)  # whether operations hold that others rest on
 
     def execute(self, task: Task) -> list[PropertyResult]:
         """Run one task, write witnesses, and record the verdicts that were asked for."""
         found = run_task(self.executor, task, _search() if task.examples else None)
+        self._note(task.operation.name, found)
         kept = [self.finished(task, result) for result in found if result.id in self.plan.properties]
         self.results += kept
         self.on_result(task, kept)
@@ -42,19 +48,47 @@ class Session:
     def finished(self, task: Task, result: PropertyResult) -> PropertyResult:
         """Block what rests on an operation that failed; reduce and write down what failed itself."""
         needed = GIVEN.get(task.operation.name)
-        if needed and any(r.operation == needed and r.status in BROKEN for r in self.results):
+        rests = result.status in ("pass", "fail", "differs") and result.stage not in (INPUTS, REPEAT)
+        if needed and rests and not self._holds(needed):
             return replace(result, status="blocked", message=f"rests on {needed}, which failed")
         case = result.tally.case
         if result.status not in BROKEN or case is None or self.witness_folder is None:
             return result
+        if result.status == "error":
+            return self._with_witness(task, result, case)
         smallest = self._reduced(task, result, case)
         finding = smallest.finding or result.tally.finding
         tally = replace(result.tally, finding=finding, case=smallest.case)
         result = replace(result, tally=tally, message=finding.line() if finding else result.message)
-        path = write_witness(
-            self.witness_folder, self.name, self.device, self.executor.info, task, result, smallest.case or case
-        )
-        return replace(result, witness=str(path))
+        return self._with_witness(task, result, smallest.case or case)
+
+    def _with_witness(self, task: Task, result: PropertyResult, case: Case) -> PropertyResult:
+        """Write a witness; the stages of a call that gave no outputs share one."""
+        shared = (task.operation.name, task.family) if result.status == "error" else None
+        if shared not in self.shared_witnesses or shared is None:
+            folder = self.witness_folder or Path()
+            path = write_witness(folder, self.name, self.device, self.executor.info, task, result, case)
+            if shared is None:
+                return replace(result, witness=str(path))
+            self.shared_witnesses[shared] = str(path)
+        return replace(result, witness=self.shared_witnesses[shared])
+
+    def _holds(self, operation: str) -> bool:
+        """Return whether the values of an operation that others rest on are right; run it if it was not selected."""
+        if operation not in self.foundations:
+            claim = next((c for c in self.executor.info.claims if c.operation == operation), None)
+            if claim is None or OPERATIONS[operation].function not in self.executor.info.functions:
+                return True  # it was never claimed: the reference's weight is all there is
+            record = OPERATIONS[operation]
+            tasks = [Task(record, family, claim, FOUNDATION_CASES, 0, 0) for family in record.families]
+            for task in tasks:
+                self._note(operation, run_task(self.executor, task))
+        return self.foundations[operation]
+
+    def _note(self, operation: str, found: list[PropertyResult]) -> None:
+        """Remember whether the results of an operation hold, its conduct aside."""
+        broken = any(r.status in BROKEN for r in found if r.stage not in (INPUTS, REPEAT))
+        self.foundations[operation] = self.foundations.get(operation, True) and not broken
 
     def _reduced(self, task: Task, result: PropertyResult, case: Case) -> Tally:
         """Return the tally of the smallest case that fails at the same stage."""

@@ -89,7 +89,9 @@ def run_call(backend: Backend, call: Call) -> Outcome:
         unstable = False
         if call.repeat and not changed:
             _leave_poison(backend, placements, byte=0x01)
-            unstable = any(not _same_outputs(backend, backend.ops[call.function](**arguments), outputs) for _ in range(REPEATS))
+            unstable = any(
+                not _same_outputs(backend, backend.ops[call.function](**arguments), outputs) for _ in range(REPEATS)
+            )
             _call_with_others(backend, call)
             unstable = unstable or not _same_outputs(backend, native, outputs)
         return Outcome(outputs=outputs, changed_inputs=changed, unstable=unstable)

@@ -1,6 +1,7 @@
 """Listing the installed backends."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from qloracle_conformance.loading import BackendLoadError, known_backends
@@ -16,7 +17,7 @@ def list_backends(console: Console) -> None:
         try:
             worker = WorkerProcess(name)
         except BackendLoadError as error:
-            table.add_row(name, "-", f"[yellow]{error}[/]", target)
+            table.add_row(name, "-", f"[yellow]{escape(str(error))}[/]", target)
             continue
         worker.close()
         table.add_row(name, worker.info.version, str(len(worker.info.claims)), target)

@@ -11,15 +11,20 @@ from importlib.resources import files
 
 from qloracle.blockwise import CODEBOOKS
 from qloracle_conformance.generators import converting, extents, integers, layers, quantizing, restoring
-from qloracle_conformance.generators.quantizing import Quantizer
 from qloracle_conformance.generators.case import Generator
+from qloracle_conformance.generators.quantizing import Quantizer
 from qloracle_conformance.operations import conversion, dequantize, double, int8, quantize
 from qloracle_conformance.operations import layers as layer_judges
 from qloracle_conformance.operations.operation import Operation
 
 BOTH = ("shapes", "memory")
 LONG = ("extents", "degenerate", "squares")
+RESTORED_FAMILIES = ("exponents", "specials", "memory", "ramps", "extents", "layouts")
 NESTED_FAMILIES = ("boundaries", "offsets", "tails", "specials", "normal", "shapes", "memory")
+
+
+WEIGHTS = "weights"  # the family of properties whose inputs are the matrices of a checkpoint
+QUANTIZERS = ("nf4", "nf4_double", "dynamic_signed", "int8_tensor", "int8_row", "int8_column", "int8_block")
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,11 @@ def _double() -> list[Operation]:
     restorer = Quantizer("nf4_double.dequantize", CODEBOOKS["nf4"].midpoints, 1, {})
     return [
         Operation("absmax.quantize", "quantize_absmax", 3, clauses, double.judge_quantize_absmax,
-                  restoring.families(restoring.quantize_absmax_case, (*NESTED_FAMILIES, "extents")), double.nested_intermediates),
+                  restoring.families(restoring.quantize_absmax_case, (*NESTED_FAMILIES, "extents")),
+                  double.nested_intermediates),
         Operation("absmax.dequantize", "dequantize_absmax", 1, {"absmax": "double_quant.dequantize"},
                   dequantize.judge_dequantize_absmax,
-                  restoring.families(restoring.restore_absmax_case, ("exponents", "specials", "memory", "ramps", "extents", "layouts")),
+                  restoring.families(restoring.restore_absmax_case, RESTORED_FAMILIES),
                   dequantize.absmax_intermediates),
         Operation(quantizer.operation, "quantize_double", 4,
                   {"packing": "packing.nibbles", "codes": "blockwise.quantize", **clauses},
@@ -177,6 +183,9 @@ def properties() -> dict[str, Property]:
             for stage in operation.stages_of(family):
                 prop = Property(operation.name, stage, family)
                 found[prop.id] = prop
+        if operation.name.partition(".")[0] in QUANTIZERS:
+            for stage in operation.stages_of(WEIGHTS):
+                found[f"{operation.name}.{stage}.{WEIGHTS}"] = Property(operation.name, stage, WEIGHTS)
     return found
 
 
@@ -189,5 +198,5 @@ def selected(pattern: str | None) -> dict[str, Property]:
 
 def locked_ids() -> list[str]:
     """Return the ids of the lock file."""
-    text = files("qloracle_conformance").joinpath("property_ids.txt").read_text()
+    text = files("qloracle_conformance").joinpath("property_ids.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]

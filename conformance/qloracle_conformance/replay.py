@@ -30,7 +30,8 @@ def replay(path: Path, backend: str | None, device: str | None, timeout: float, 
         result = next(r for r in verdicts(task, state, 0.0) if r.stage == witness.stage)
     finally:
         worker.close()
-    console.print(f"{witness.property} on {worker.info.name} {worker.info.version}: {result.status}", highlight=False)
+    told = f"{witness.property} on {worker.info.name} {worker.info.version}: {result.status}"
+    console.print(escape(told), highlight=False)
     finding = result.tally.finding
     if finding is not None:
         console.print(f"  got      {escape(finding.got)} at element {finding.element}", soft_wrap=True, highlight=False)

@@ -39,7 +39,7 @@ class Report:
             self._partial = path.with_name(path.name + ".partial")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._partial.open("w")
+                self._file = self._partial.open("w", encoding="utf-8")
             except OSError as error:
                 raise FileError(f"cannot write report {path}: {error.strerror}") from error
 

@@ -108,7 +108,7 @@ class Judged:
     """A case that was run and judged."""
 
     kept: bool  # every claim was kept
-    outputs: tuple[HostArray, ...]  # empty if the call failed
+    outputs: tuple[HostArray, ...]  # empty if the call failed, or returned something else than is specified
 
 
 def judge_case(
@@ -136,7 +136,8 @@ def judge_case(
     judged = _all_exact(task, outcome) if same else task.operation.judge(case, outcome.outputs, task.claim)
     results = [*judged, *_conduct(case, outcome)]
     kept = [_count(state.tallies[r.stage], r, case, task) for r in results]
-    return Judged(all(kept), outcome.outputs)
+    usable = returned == expected and not any(r.problem for r in judged)
+    return Judged(all(kept), outcome.outputs if usable else ())
 
 
 def _all_exact(task: Task, outcome: Outcome) -> list[StageResult]:
@@ -153,10 +154,12 @@ def _conduct(case: Case, outcome: Outcome) -> list[StageResult]:
     inputs = failed_stage(INPUTS, f"the call changed its input {changed}") if changed else replace(clean, stage=INPUTS)
     if not case.repeat:
         return [inputs]
-    again = failed_stage(REPEAT, "a second, identical call gave other bits, or a later one changed its result") if outcome.unstable else replace(
-        clean, stage=REPEAT
-    )  # fmt: skip
-    return [inputs, again]
+    if outcome.unstable:
+        return [
+            inputs,
+            failed_stage(REPEAT, "a second, identical call gave other bits, or a later one changed its result"),
+        ]
+    return [inputs, replace(clean, stage=REPEAT)]
 
 
 def _count(tally: Tally, result: StageResult, case: Case, task: Task) -> bool:

@@ -29,6 +29,7 @@ class Row:
     seconds: float
     finding: str  # pattern of failing indices, size of the error, cause
     broken: int  # properties that do not hold
+    passed: int
     properties: int
 
 
@@ -61,6 +62,7 @@ def _row(operation: str, stage: str, members: Sequence[Mapping[str, Any]]) -> Ro
         seconds=sum(line["seconds"] for line in members),
         finding="" if worst["status"] == "pass" else f"{worst['family']}: {worst['message']}",
         broken=sum(line["status"] in ("fail", "differs", "error") for line in members),
+        passed=sum(line["status"] == "pass" for line in members),
         properties=len(members),
     )
 

@@ -34,7 +34,7 @@ def print_verdicts(console: Console, lines: Sequence[Mapping[str, Any]], plan: P
         previous = row.operation
     console.print(table)
     conduct = [r for r in rows(lines) if r.stage in (INPUTS, REPEAT)]
-    kept = sum(r.properties - r.broken for r in conduct)
+    kept = sum(r.passed for r in conduct)
     console.print(
         f"inputs unchanged, same bits when repeated: {kept} of {sum(r.properties for r in conduct)} properties"
     )
@@ -44,9 +44,14 @@ def print_verdicts(console: Console, lines: Sequence[Mapping[str, Any]], plan: P
 
 def print_findings(console: Console, lines: Sequence[Mapping[str, Any]]) -> None:
     """Print for each stage that fails its first failing property: place, size, cause, and the command to replay it."""
+    said: set[tuple[str, str]] = set()
     for row in rows(lines):
         if row.status in ("pass", "not-claimed"):
             continue
+        if row.status == "error":  # a call that gave no outputs is said once, not once a stage
+            if (row.operation, row.finding) in said:
+                continue
+            said.add((row.operation, row.finding))
         members = [
             x for x in lines if (x["operation"], x["stage"], x["status"]) == (row.operation, row.stage, row.status)
         ]

@@ -13,11 +13,11 @@ from qloracle_conformance.backend import Backend, Claim
 from qloracle_conformance.engine import Session
 from qloracle_conformance.execution import run_call
 from qloracle_conformance.generators.case import Case
-from qloracle_conformance.registry import OPERATIONS
+from qloracle_conformance.registry import OPERATIONS, QUANTIZERS, Property, properties
+from qloracle_conformance.registry import WEIGHTS as FAMILY
 from qloracle_conformance.run import PropertyResult, Tally, Task, TaskState, call_of, judge_case, verdicts
 from qloracle_conformance.safetensors_file import Matrix
 
-FAMILY = "weights"
 BLOCK_SIZE = 64
 # What is shown of each matrix: the first of these operations that the backend claims.
 SHOWN = {
@@ -25,9 +25,6 @@ SHOWN = {
     "NF4": ("nf4",),
     "NF4 double": ("nf4_double",),
 }
-QUANTIZERS = (
-    "nf4", "nf4_double", "dynamic_signed", "int8_tensor", "int8_row", "int8_column", "int8_block",
-)  # fmt: skip
 
 
 @dataclass
@@ -46,8 +43,14 @@ def tasks_of(session: Session) -> dict[str, Task]:
     """Return one task for each quantization that the backend claims, and for the restoring of its results."""
     claims = {c.operation: c for c in session.executor.info.claims}
     names = [f"{q}.{verb}" for q in QUANTIZERS for verb in ("quantize", "dequantize")]
-    chosen = [n for n in names if n in claims and OPERATIONS[n].function in session.executor.info.functions]
-    return {n: Task(OPERATIONS[n], FAMILY, claims[n], 0, 0, 0) for n in chosen}
+    there = [n for n in names if n in claims and OPERATIONS[n].function in session.executor.info.functions]
+    asked = {p.operation.partition(".")[0] for p in selected_weights(session)}
+    return {n: Task(OPERATIONS[n], FAMILY, claims[n], 0, 0, 0) for n in there if n.partition(".")[0] in asked}
+
+
+def selected_weights(session: Session) -> list[Property]:
+    """Return the properties on real weights that the run was asked for."""
+    return [p for i, p in properties().items() if p.family == FAMILY and i in session.plan.properties]
 
 
 def check_matrices(
@@ -65,7 +68,8 @@ def check_matrices(
         on_matrix(measured)
     for name, task in tasks.items():
         if states[name].failure is not None or any(t.cases for t in states[name].tallies.values()):
-            yield from ((task, result) for result in verdicts(task, states[name], states[name].seconds))
+            found = verdicts(task, states[name], states[name].seconds)
+            yield from ((task, result) for result in found if result.id in session.plan.properties)
 
 
 Twin = Callable[[Task, Case], tuple[HostArray, ...]]
@@ -97,6 +101,7 @@ class _Measurement:
         case = _quantize_case(scheme, quantize.claim, self.matrix)
         outputs = self._judged(quantize, case)
         if not outputs:
+            self._block(dequantize)
             return
         self.measured.bits[scheme] = sum(o.items.nbytes for o in outputs) * 8 / max(1, x.items.size)
         if dequantize is None or x.dtype not in dequantize.claim.out_dtypes:
@@ -105,8 +110,18 @@ class _Measurement:
         if restored and restored[0].shape == x.shape and restored[0].is_float:
             self.measured.sqnr[scheme] = sqnr(self.real, restored[0].real())
 
+    def _block(self, task: Task | None) -> None:
+        """Count a restoring that had nothing to restore from: never a pass."""
+        if task is None:
+            return
+        for stage in task.operation.stages:
+            tally = self.states[task.operation.name].tallies[stage]
+            tally.cases, tally.elements, tally.blocked = tally.cases + 1, tally.elements + 1, tally.blocked + 1
+
     def _judged(self, task: Task, case: Case) -> tuple[HostArray, ...]:
         state = self.states[task.operation.name]
+        if state.failure is not None:
+            return ()  # it raised, hung or crashed before: said once, not once a matrix at a time limit each
         started = time.perf_counter()
         judged = judge_case(self.session.executor, task, case, state, lambda: self.twin(task, case))
         state.seconds += time.perf_counter() - started

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
@@ -50,10 +51,11 @@ class WorkerProcess:
             except BackendLoadError as error:
                 return Outcome(failure="crashed", message=f"the worker cannot be started again: {error}")
         try:
+            deadline = time.monotonic() + self.timeout
             self._connection.send(call)
             if meanwhile is not None:
                 meanwhile()
-            if not self._connection.poll(self.timeout):
+            if not self._connection.poll(max(0.0, deadline - time.monotonic())):
                 self.close()
                 return Outcome(failure="timeout", message=f"no answer within {self.timeout:g} s; the worker was ended")
             outcome: Outcome = self._connection.recv()

@@ -179,7 +179,7 @@ def dequantize_absmax(quantized: QuantizedAbsmax, *, codebook: str = NESTED_CODE
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If codes and nested absmax do not belong together.
+        If codes and nested absmax do not belong together, or the offset is not float32.
 
     Notes
     -----
@@ -197,6 +197,7 @@ def dequantize_absmax(quantized: QuantizedAbsmax, *, codebook: str = NESTED_CODE
     if codes.size and codes.max() >= table.entries.size:
         reject_value("codes", f"codes from 0 to {table.entries.size - 1}", int(codes.max()))
     require_block_values("absmax", nested, codes.size, NESTED_BLOCK_SIZE)
+    require_dtype("offset", quantized.offset, "float32")
     product = dequantize_codes(codes, nested, table, NESTED_BLOCK_SIZE, FLOAT32.name)
     with np.errstate(invalid="ignore", over="ignore"):
         restored: Array = product + quantized.offset

@@ -32,11 +32,23 @@ def require_dtype(argument: str, value: object, dtype: str) -> None:
         reject_type(argument, dtype, got)
 
 
+def require_integer(argument: str, value: object, rule: str) -> int:
+    """Return `value` if it is an integer (no bool), else raise `ArgumentTypeError` with the rule."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        reject_type(argument, rule, repr(value))
+    return int(value.__index__())
+
+
 def require_positive_integer(argument: str, value: object) -> int:
     """Return `value` if it is an integer (no bool) of at least 1, else raise."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        reject_type(argument, "a positive integer", repr(value))
-    integer = int(value.__index__())
+    integer = require_integer(argument, value, "a positive integer")
     if integer < 1:
         reject_value(argument, "a positive integer", integer)
     return integer
+
+
+def require_number(argument: str, value: object) -> float:
+    """Return `value` as a float if it is a real number (no bool), else raise `ArgumentTypeError`."""
+    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+        reject_type(argument, "a number", repr(value))
+    return float(value)

@@ -59,13 +59,14 @@ def int8_absmax(x: Array, granularity: str = "tensor", block_size: int | None = 
 
     Raises
     ------
-    ArgumentValueError
-        If the granularity is unknown, or does not go with the shape or the block size.
+    ArgumentTypeError, ArgumentValueError
+        If `x` is not float32, or the granularity is unknown or does not go with the shape or the block size.
 
     Notes
     -----
     Clause ``[int8.absmax]``. Rounding points: none.
     """
+    require_dtype("x", x, "float32")
     if granularity not in GRANULARITIES:
         reject_value("granularity", f"one of {', '.join(GRANULARITIES)}", repr(granularity))
     if granularity == "block":

@@ -15,7 +15,7 @@ from math import prod, sqrt
 
 import numpy as np
 
-from qloracle.errors import reject_value, require_dtype, require_positive_integer
+from qloracle.errors import reject_value, require_dtype, require_number, require_positive_integer
 from qloracle.formats import Array
 from qloracle.rounding import widen
 
@@ -36,7 +36,7 @@ def lora_scale(alpha: float, rank: int, *, rank_stabilized: bool = False) -> flo
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If `rank` is no positive integer, or `alpha` is not finite.
+        If `rank` is no positive integer, or `alpha` no finite number.
 
     Notes
     -----
@@ -48,9 +48,10 @@ def lora_scale(alpha: float, rank: int, *, rank_stabilized: bool = False) -> flo
     (2.0, 4.0)
     """
     rank = require_positive_integer("rank", rank)
+    alpha = require_number("alpha", alpha)
     if not np.isfinite(alpha):
         reject_value("alpha", "finite", alpha)
-    return float(alpha) / (sqrt(rank) if rank_stabilized else rank)
+    return alpha / (sqrt(rank) if rank_stabilized else rank)
 
 
 def dropout_factor(mask: Array | None, dropout: float, shape: tuple[int, ...]) -> Array:
@@ -74,6 +75,7 @@ def dropout_factor(mask: Array | None, dropout: float, shape: tuple[int, ...]) -
     -----
     Clause ``[lora.dropout]``.
     """
+    dropout = require_number("dropout", dropout)
     if not 0 <= dropout <= 1:
         reject_value("dropout", "a probability from 0 to 1", dropout)
     if mask is None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qloracle.errors import reject_value, require_dtype
+from qloracle.errors import reject_value, require_dtype, require_integer
 from qloracle.formats import Array
 
 
@@ -25,7 +25,7 @@ def pack_4bit(codes: Array, pad_code: int = 0) -> Array:
     Raises
     ------
     ArgumentTypeError
-        If `codes` is not uint8.
+        If `codes` is not uint8, or `pad_code` no integer.
     ArgumentValueError
         If a code, or `pad_code`, exceeds 15.
 
@@ -39,6 +39,7 @@ def pack_4bit(codes: Array, pad_code: int = 0) -> Array:
     array([ 15, 119], dtype=uint8)
     """
     require_dtype("codes", codes, "uint8")
+    pad_code = require_integer("pad_code", pad_code, "a code from 0 to 15")
     if not 0 <= pad_code <= 15:
         reject_value("pad_code", "a code from 0 to 15", pad_code)
     if codes.size and codes.max() > 15:
@@ -69,7 +70,7 @@ def unpack_4bit(packed: Array, size: int) -> Array:
     Raises
     ------
     ArgumentTypeError
-        If `packed` is not uint8.
+        If `packed` is not uint8, or `size` no integer.
     ArgumentValueError
         If `size` is negative, or the number of bytes does not fit it.
 
@@ -83,6 +84,7 @@ def unpack_4bit(packed: Array, size: int) -> Array:
     array([ 0, 15,  7], dtype=uint8)
     """
     require_dtype("packed", packed, "uint8")
+    size = require_integer("size", size, "a number of codes, 0 or more")
     if size < 0:
         reject_value("size", "a number of codes, 0 or more", size)
     flat = packed.reshape(-1)

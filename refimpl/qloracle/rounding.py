@@ -81,7 +81,7 @@ def encode(values: Array, fmt: str, *, rounding: str = "ties_to_even", overflow:
     -------
     array of the format's unsigned word, the shape of `values`
         Signs of zero are kept and subnormals are not flushed. NaN gives NaN: the sign and the leading payload bits
-        that fit are kept and the quiet bit is set (a variant; the rule is the class alone).
+        that fit are kept, and where anything is rounded the quiet bit is set (a variant; the rule is the class alone).
 
     Raises
     ------

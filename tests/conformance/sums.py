@@ -1,4 +1,4 @@
-"""Layers evaluated twice: exactly, in rational numbers, and in float32 in a given order of summation."""
+"""Layers evaluated twice: exactly, and in float32 in a given order of summation."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -12,24 +12,49 @@ from qloracle_conformance.generators.case import Case
 
 Matrix = NDArray[Any]
 Product = Callable[[Matrix, Matrix], Matrix]
+Sum = Callable[[Matrix, Matrix], Matrix]
 ORDERS = ("sequential", "reversed", "shuffled", "halves", "matmul")
 
 
 def exact_product(left: Matrix, right: Matrix) -> Matrix:
-    """left @ right in rational numbers, over the inner indices at which neither is all zero."""
-    used = np.flatnonzero(np.any(left != 0, axis=0) & np.any(right != 0, axis=1))
-    if not used.size:
-        return np.zeros((left.shape[0], right.shape[1]), object)
-    return np.asarray(rational(left[:, used]) @ rational(right[used]))
+    """left @ right as float64, proved to be exact: in integers times a power of two, else in rational numbers."""
+    a, b = _finest(left), _finest(right)
+    whole = [np.ldexp(m.astype(np.float64), -e) for m, e in ((left, a), (right, b))]
+    largest = max((np.abs(m).max(initial=0.0) for m in whole), default=0.0)
+    if largest < 2.0**53 and (np.abs(whole[0]) @ np.abs(whole[1])).max(initial=0.0) < 2.0**53:
+        result = whole[0].astype(np.int64) @ whole[1].astype(np.int64)
+        return np.ldexp(result.astype(np.float64), a + b)
+    fractions = [np.array([Fraction(float(v)) for v in m.reshape(-1)], object).reshape(m.shape) for m in (left, right)]
+    sums = fractions[0] @ fractions[1]
+    rounded = sums.astype(np.float64)
+    assert all(Fraction(r) == s for r, s in zip(rounded.reshape(-1).tolist(), sums.reshape(-1), strict=True))
+    return np.asarray(rounded)
 
 
-def rational(values: Matrix) -> Matrix:
-    """Floats as exact Python numbers: an int where the value is whole, for speed, else a Fraction."""
-    if values.dtype == object:
-        return values
-    found = np.empty(values.size, object)
-    found[:] = [int(v) if v.is_integer() else Fraction(v) for v in values.astype(np.float64).reshape(-1).tolist()]
-    return found.reshape(values.shape)
+def _finest(values: Matrix) -> int:
+    """The largest e for which all values are integers times 2^e."""
+    mantissa, exponent = np.frexp(values[values != 0].astype(np.float64))
+    if not mantissa.size:
+        return 0
+    bits = np.ldexp(mantissa, 53).astype(np.int64)
+    trailing = np.log2((bits & -bits).astype(np.float64)).astype(np.int64)
+    return int((exponent - 53 + trailing).min())
+
+
+def exact_sum(left: Matrix, right: Matrix) -> Matrix:
+    """left + right as float64; an error if that rounds (Knuth's two-sum gives what was rounded away)."""
+    total = left + right
+    part = total - left
+    lost = (left - (total - part)) + (right - part)
+    assert not np.any(lost), "the sum is no float64 number"
+    return np.asarray(total)
+
+
+def float32_sum(left: Matrix, right: Matrix) -> Matrix:
+    """left + right, rounded to float32."""
+    total = left + right
+    assert total.dtype == np.float32
+    return total
 
 
 def float32_product(order: str) -> Product:
@@ -56,7 +81,7 @@ def float32_product(order: str) -> Product:
 
 
 def operands(case: Case) -> dict[str, Matrix]:
-    """The operands of a layer as float32 matrices, the batch flattened, the weight dequantized, the mask as numbers."""
+    """The operands of a layer as float32 matrices: the batch flattened, the weight dequantized, the mask as factors."""
     found = {}
     for name in ("dy", "x", "weight", "lora_a", "lora_b", "mask"):
         array = case.inputs.get(name)
@@ -65,41 +90,37 @@ def operands(case: Case) -> dict[str, Matrix]:
             found[name] = np.ascontiguousarray(values.reshape(-1, values.shape[-1]))
     if "data" in case.inputs:
         data, absmax = case.array("data").items, case.array("absmax").items
-        shape = case.options["shape"]
-        found["weight"] = dequantize_blockwise(
-            QuantizedBlocks(data, absmax, case.options["codebook"], case.options["block_size"], shape, "float32")
+        quantized = QuantizedBlocks(
+            data, absmax, case.options["codebook"], case.options["block_size"], case.options["shape"], "float32"
         )
+        found["weight"] = dequantize_blockwise(quantized)
+    dropout = case.options["dropout"]
+    keep = np.float32(0.0 if dropout == 1 else 1 / (1 - dropout))
+    found["mask"] = found["mask"] * keep if "mask" in found else np.ones_like(found["x"])
     return found
 
 
-def factors(case: Case) -> tuple[float, float]:
-    """The scale of the adapter, and what a kept element of x is multiplied by; both are powers of two on a lattice."""
-    rank, dropout = case.array("lora_a").shape[0], case.options["dropout"]
-    scale = case.options["alpha"] / (rank**0.5 if case.options["rank_stabilized"] else rank)
-    return scale, 0.0 if dropout == 1 else 1 / (1 - dropout)
+def scale_of(case: Case) -> np.float32:
+    """alpha/r, or alpha/sqrt(r): a power of two on a lattice."""
+    rank = case.array("lora_a").shape[0]
+    scale = np.float32(case.options["alpha"] / (rank**0.5 if case.options["rank_stabilized"] else rank))
+    assert np.frexp(scale)[0] == 0.5, f"the scale {scale} is no power of two"
+    return scale
 
 
-def forward(case: Case, product: Product, rounded: Callable[[Matrix], Matrix], number: type) -> Matrix:
-    """y = x Wᵀ + b + s (x_d Aᵀ) Bᵀ with the given product, x_d Aᵀ rounded."""
-    o, (scale, keep) = operands(case), factors(case)
-    dropped = o["x"] * o["mask"] * np.float32(keep) if "mask" in o else o["x"]
-    y = product(o["x"], o["weight"].T)
-    y = y + product(rounded(product(dropped, o["lora_a"].T)) * number(scale), o["lora_b"].T)
-    bias = case.inputs.get("bias")
-    return y if bias is None else y + (bias.single() if number is np.float32 else rational(bias.single()))
-
-
-def backward(case: Case, product: Product, rounded: Callable[[Matrix], Matrix], number: type) -> dict[str, Matrix]:
-    """The four gradients with the given product; x_d Aᵀ and dy B rounded."""
-    o, (scale, keep) = operands(case), factors(case)
-    mask = o["mask"] * np.float32(keep) if "mask" in o else np.ones_like(o["x"])
-    through = rounded(product(o["dy"], o["lora_b"])) * number(scale)
-    hidden = rounded(product(o["x"] * mask, o["lora_a"].T)) * number(scale)
-    ones = np.ones((1, len(o["dy"])), np.float32)
-    factor = mask if number is np.float32 else rational(mask)
+def evaluated(case: Case, product: Product, add: Sum, rounded: Callable[[Matrix], Matrix]) -> dict[str, Matrix]:
+    """Every output of a layer with the given arithmetic; `rounded` is applied to x_d Aᵀ and to dy B."""
+    o, scale = operands(case), scale_of(case)
+    dropped = o["x"] * o["mask"]
+    hidden = rounded(product(dropped, o["lora_a"].T)) * scale
+    if case.operation.endswith("forward"):
+        y = add(product(o["x"], o["weight"].T), product(hidden, o["lora_b"].T))
+        bias = case.inputs.get("bias")
+        return {"y": y if bias is None else add(y, np.broadcast_to(bias.single(), y.shape))}
+    through = rounded(product(o["dy"], o["lora_b"])) * scale
     return {
-        "x": product(o["dy"], o["weight"]) + factor * product(through, o["lora_a"]),
-        "lora_a": product(through.T, o["x"] * mask),
+        "x": add(product(o["dy"], o["weight"]), o["mask"] * product(through, o["lora_a"])),
+        "lora_a": product(through.T, dropped),
         "lora_b": product(o["dy"].T, hidden),
-        "bias": product(ones, o["dy"]).reshape(-1),
+        "bias": product(np.ones((1, len(o["dy"])), np.float32), o["dy"]).reshape(-1),
     }

@@ -13,7 +13,7 @@ from qloracle_conformance.generators.case import Case
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import run_task
 
-from .claims import cases_of, task_of
+from .claims import case_of, cases_of, task_of
 
 SEEKING = [name for name, operation in OPERATIONS.items() if "boundaries" in operation.families]
 INT8 = [name for name in SEEKING if name.startswith("int8")]
@@ -22,13 +22,12 @@ UNIT = Fraction(1, 2**24)
 
 
 def test_every_quantizer_with_boundaries_seeks_them() -> None:
-    expected = {name for name in OPERATIONS if name.endswith(".quantize")} - {"nf4_double.quantize"}
-    assert set(SEEKING) == expected
+    assert {name for name in OPERATIONS if name.endswith(".quantize")} <= set(SEEKING)
 
 
 @pytest.mark.parametrize("operation", SEEKING)
 def test_values_on_a_boundary_are_generated_and_counted(operation: str) -> None:
-    stage = "nested_codes" if operation == "absmax.quantize" else "codes"
+    stage = "codes" if "codes" in OPERATIONS[operation].stages else "nested_codes"
     results = {r.stage: r for r in run_task(InProcess(reference()), task_of(operation, "boundaries", cases=24))}
     assert results[stage].status == "pass"
     assert results[stage].tally.boundary_hits > 100, (
@@ -61,7 +60,7 @@ def groups_of(case: Case) -> list[tuple[NDArray[np.float64], float]]:
 def quotients(case: Case) -> list[Fraction]:
     """The exact x/absmax of some elements of a case."""
     found = []
-    for part, absmax in groups_of(case)[:40]:
+    for part, absmax in groups_of(case)[:20]:
         found += [Fraction(float(v)) / Fraction(absmax) for v in part[:64] if absmax > 0]
     return found
 
@@ -97,7 +96,7 @@ def test_int8_cases_contain_exact_halves_of_both_signs(operation: str) -> None:
     assert any(h < 0 for h in exact), f"{operation}: no negative half among {len(halves)} values"
 
 
-@pytest.mark.parametrize("operation", [name for name in SEEKING if name != "absmax.quantize"])
+@pytest.mark.parametrize("operation", [name for name in SEEKING if "x" in case_of(name, "boundaries").inputs])
 def test_boundary_cases_have_absmax_of_all_magnitudes(operation: str) -> None:
     count = 150 if operation.startswith("int8_tensor") else 24  # a tensor is one group
     cases = cases_of(operation, "boundaries", count, dtypes=("float32",))

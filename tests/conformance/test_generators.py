@@ -35,6 +35,7 @@ MAIN_INPUT = {
 # Functions whose main input has a fixed number of axes, and its name: one axis, and two.
 FLAT = {"unpack_4bit": "packed", "quantize_absmax": "absmax", "dequantize_absmax": "absmax_codes"}
 MATRIX = {"scale_int8_matmul": "acc"}
+LARGE = {"wide_lattice", "extents", "tiles", "sweep", "ties"}  # families whose cases take long to generate
 ALWAYS_THE_SAME = {("int8.matmul", "ramps")}  # one fixed pair of matrices
 
 
@@ -56,16 +57,16 @@ def tensors(case: Case) -> dict[str, HostArray]:
 def generated(operation: str, count: int, **restricted: Any) -> Iterator[tuple[str, Case]]:
     """Cases of every family of an operation, each with the family's name; few of those that are large."""
     for family in OPERATIONS[operation].families:
-        number = min(count, 3) if family == "wide_lattice" else count
+        number = min(count, 2) if family in LARGE else count
         for index, case in enumerate(cases_of(operation, family, number, **restricted)):
             yield f"{operation}.{family}, case {index}", case
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_case_is_the_same_whatever_was_generated_before(operation: str) -> None:
-    forwards = dict(generated(operation, 4))
+    forwards = dict(generated(operation, 3))
     for family in reversed(OPERATIONS[operation].families):
-        for index in reversed(range(3)):
+        for index in reversed(range(2)):
             name = f"{operation}.{family}, case {index}"
             assert same_bits(forwards[name], case_of(operation, family, index)), f"{name} depends on what came before"
 
@@ -76,12 +77,10 @@ def test_another_index_and_another_seed_give_other_cases(operation: str) -> None
         if (operation, family) in ALWAYS_THE_SAME:
             continue
         first = case_of(operation, family)
-        assert not all(same_bits(first, case_of(operation, family, index)) for index in range(1, 7)), (
-            f"{operation}.{family}: seven indices give one case"
-        )
-        assert not all(same_bits(first, case_of(operation, family, 0, seed)) for seed in range(1, 7)), (
-            f"{operation}.{family}: seven seeds give one case"
-        )
+        indices = (case_of(operation, family, index) for index in range(1, 7))
+        assert not all(same_bits(first, case) for case in indices), f"{operation}.{family}: seven indices give one case"
+        seeds = (case_of(operation, family, 0, seed) for seed in range(1, 7))
+        assert not all(same_bits(first, case) for case in seeds), f"{operation}.{family}: seven seeds give one case"
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -95,7 +94,7 @@ def test_a_case_is_a_call_of_its_own_operation(operation: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_weights_and_activations_have_the_claimed_type(operation: str, dtype: str) -> None:
-    for name, case in generated(operation, 3, dtypes=(dtype,), out_dtypes=(dtype,)):
+    for name, case in generated(operation, 2, dtypes=(dtype,), out_dtypes=(dtype,)):
         found = {n: a.dtype for n, a in tensors(case).items()}
         assert set(found.values()) <= {dtype}, f"{name}: claimed {dtype}, generated {found}"
         assert case.options.get("dtype", dtype) == dtype, f"{name}: claimed {dtype}, asked for {case.options['dtype']}"
@@ -108,12 +107,12 @@ def test_blocks_have_the_claimed_size(operation: str, block_size: int) -> None:
         assert case.options.get("block_size") in (None, block_size), name
 
 
-@pytest.mark.parametrize("ndims", [(1,), (2,), (3,), (4,), (2, 3), (1, 4)], ids=str)
+@pytest.mark.parametrize("ndims", [(1,), (2,), (3,), (4,), (1, 3)], ids=str)
 @pytest.mark.parametrize(
     "operation", [name for name, op in OPERATIONS.items() if op.function not in FLAT and op.function not in MATRIX]
 )
 def test_the_main_input_has_a_claimed_number_of_axes(operation: str, ndims: tuple[int, ...]) -> None:
-    for name, case in generated(operation, 3, ndims=ndims):
+    for name, case in generated(operation, 2, ndims=ndims):
         found = len(main_shape(case))
         assert found in ndims, f"{name}: claimed {ndims} axes, generated {found}"
 

@@ -51,8 +51,9 @@ def test_a_wrong_absmax_blocks_the_codes_of_its_block_and_of_no_other() -> None:
     results = verdicts_of(
         "nf4.quantize", "normal", changing("quantize_blockwise", 1, doubled_first), block_sizes=(64,)
     )  # fmt: skip
-    assert statuses(results) == {"absmax": "differs", "packing": "pass", "codes": "blocked"}
+    assert statuses(results) == {"absmax": "differs", "packing": "blocked", "codes": "blocked"}
     assert results["absmax"].tally.failing == 6
+    assert results["packing"].tally.blocked == 6 * 32
     assert results["codes"].tally.blocked == 6 * 64
 
 
@@ -195,8 +196,8 @@ def _wrong(array: HostArray, kind: str) -> Iterator[HostArray]:
 @pytest.mark.parametrize("kind", ["random", "ones", "zeros", "types", "shapes", "few"])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_judge_bears_any_output_and_lets_none_of_them_pass(operation: str, kind: str) -> None:
-    layer = operation in ("lora.forward", "lora.backward", "qlora.forward", "qlora.backward")
-    for family in ("small_lattice", "normal", "specials") if layer else OPERATIONS[operation].families:
+    families = [f for f in OPERATIONS[operation].families if f not in ("wide_lattice", "extents", "tiles", "sweep")]
+    for family in families if kind in ("random", "ones", "zeros") else families[:1]:
         task = task_of(operation, family)
         case = case_of(operation, family, 1)
         outcome = run_call(reference(), call_of(case, task.operation))
@@ -207,7 +208,7 @@ def test_every_judge_bears_any_output_and_lets_none_of_them_pass(operation: str,
             executor = _Answer(replace(outcome, outputs=outputs))
             kept = judge_case(executor, task, case, state).kept
             found = {r.stage: r.status for r in verdicts(task, state, 0.0)}
-            if kind != "zeros":  # zeros are the right answer to many a call
+            if kind not in ("zeros", "ones"):  # zeros, and NaN, are the right answer to many a call
                 assert not kept, f"{operation}.{family}, {kind}: passed: {found}"
 
 

@@ -40,7 +40,7 @@ def with_special_tail(random: np.random.Generator, array: HostArray) -> HostArra
 
 
 def extent_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
-    """Long tensors, of ordinary numbers or of any exponent; the longest ones in the smallest blocks, so of most blocks."""
+    """Long tensors, of ordinary numbers or of any exponent; the longest in the smallest blocks, so of most blocks."""
     dtype = draw.choice(claim.dtypes)
     shape = draw.choice(admitted(claim, EXTENTS))
     block_size = draw.choice(claim.block_sizes)
@@ -52,11 +52,15 @@ def extent_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
     return case_of(quantizer, x, block_size)
 
 
+def degenerate_shapes(claim: Claim, quantizer: Quantizer) -> list[tuple[int, ...]]:
+    """Return the shapes without elements, of one element, or without axes that a quantizer takes."""
+    smallest = 0 if quantizer.granularity in ("block", "tensor") else 1
+    return admitted(claim, [s for s in DEGENERATE if len(s) >= smallest])
+
+
 def degenerate_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
     """No element, one element, no axis."""
-    smallest = 0 if quantizer.granularity in ("block", "tensor") else 1
-    shape = draw.choice(admitted(claim, [s for s in DEGENERATE if len(s) >= smallest]))
-    x = normal(draw.random(), shape, draw.choice(claim.dtypes))
+    x = normal(draw.random(), draw.choice(degenerate_shapes(claim, quantizer)), draw.choice(claim.dtypes))
     return case_of(quantizer, x, draw.choice(claim.block_sizes))
 
 
@@ -98,9 +102,13 @@ FAMILIES: dict[str, Callable[[Draw, Claim, Quantizer], Case]] = {
 }
 
 
+def _for_quantizer(draw: Draw, claim: Claim, *, family: str, quantizer: Quantizer) -> Case:
+    return FAMILIES[family](draw, claim, quantizer)
+
+
 def extent_families(quantizer: Quantizer) -> dict[str, Callable[[Draw, Claim], Case]]:
     """Return the families for one quantizer."""
-    return {name: partial(family, quantizer=quantizer) for name, family in FAMILIES.items()}
+    return {name: partial(_for_quantizer, family=name, quantizer=quantizer) for name in FAMILIES}
 
 
 def encode_case(draw: Draw, claim: Claim, *, family: str, fmt: str) -> Case:

@@ -15,6 +15,12 @@ INNER = (1, 2, 7, 31, 32, 33, 64, 255, 1024, 1040, 1041, 2048, 11008)
 MATMUL_FAMILIES = ("random", "extremes", "ramps", "shapes", "memory", "tiles", "squares")
 SCALE_FAMILIES = ("normal", "ramps", "bias", "exponents", "shapes", "memory", "tiles", "squares", "specials")
 
+SCALE_SHAPES = {
+    "shapes": ((1, 1), (2, 9), (0, 3), (65, 1)),
+    "tiles": ((130, 67), (67, 131), (300, 18), (9, 300)),
+    "squares": ((8, 8), (16, 16), (3, 3)),
+}
+
 
 def matmul_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     """INT8 matrices: random; one sign and full scale at long K, with −128; told apart by place; shapes; layouts."""
@@ -61,12 +67,8 @@ def scale_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     """Accumulators and scales: ordinary; primes; bias alone; exponents whose product over- or underflows on the way."""
     random = draw.random()
     rows, columns = draw.choice(((3, 5), (1, 4), (16, 7)))
-    if family == "shapes":
-        rows, columns = draw.choice(((1, 1), (2, 9), (0, 3), (65, 1)) if claim.empty else ((1, 1), (2, 9), (65, 1)))
-    elif family == "tiles":
-        rows, columns = draw.choice(((130, 67), (67, 131), (300, 18), (9, 300)))
-    elif family == "squares":
-        rows = columns = draw.choice((8, 16, 3))
+    if family in SCALE_SHAPES:
+        rows, columns = draw.choice([s for s in SCALE_SHAPES[family] if claim.empty or 0 not in s])
     acc = random.integers(-(2**28), 2**28, (rows, columns))
     row = normal(random, (rows,), "float32").items.copy()
     column = normal(random, (columns,), "float32", 0.05).items.copy()
@@ -83,7 +85,9 @@ def scale_case(draw: Draw, claim: Claim, *, family: str) -> Case:
         column = np.minimum(np.abs(random.standard_normal(columns)) / np.mean(row), 2.0**100)
         bias = None
     elif family == "specials":
-        row[random.integers(0, rows)], column[random.integers(0, columns)] = draw.choice(((0, np.nan), (np.nan, 0), (0, 0)))
+        row[random.integers(0, rows)], column[random.integers(0, columns)] = draw.choice(
+            ((0, np.nan), (np.nan, 0), (0, 0), (2.0**-130, 2.0**100))
+        )
         acc[0] = draw.choice((2**31 - 1, -(2**31 - 1)))
     inputs: dict[str, HostArray | None] = {
         "acc": host(acc.astype(np.int32)),

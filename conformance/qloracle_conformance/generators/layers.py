@@ -27,17 +27,26 @@ from qloracle_conformance.generators.linear import (
     wide_layer,
     with_gradient,
 )
-from qloracle_conformance.generators.tiles import WEIGHT, exponent_layer, poisoned_layer, square_layer, tile_layer
+from qloracle_conformance.generators.tiles import (
+    WEIGHT,
+    exponent_layer,
+    poisoned_layer,
+    square_layer,
+    subnormal_layer,
+    tile_layer,
+)
 from qloracle_conformance.generators.values import full_significand
 
 FAMILIES = (
     "small_lattice", "wide_lattice", "ramps", "shapes", "specials", "memory", "normal", "tiles", "squares", "exponents",
-    "poison",
+    "poison", "subnormals",
 )  # fmt: skip
 REACHED = {
     "wide_lattice": ("base", "adapter", "scale"),
     "exponents": ("base",),
-    **dict.fromkeys(("ramps", "shapes", "specials", "memory", "normal", "tiles", "squares", "poison"), ("whole",)),
+    **dict.fromkeys(
+        ("ramps", "shapes", "specials", "memory", "normal", "tiles", "squares", "poison", "subnormals"), ("whole",)
+    ),
 }  # family → the parts of the formula that it singles out, where not all
 GRADIENTS = ("x", "lora_a", "lora_b", "bias")
 
@@ -91,8 +100,10 @@ def _weight_arrays(
     if wide:
         # Entries times powers of two are words of full significand already; 2^16 keeps the products normal numbers.
         absmax = np.ldexp(np.float32(1), np.frexp(absmax)[1] + 16).astype(np.float32)
-    if family == "exponents":
+    if family == "exponents" or (family == "subnormals" and np.max(np.abs(layer.weight), initial=0.0) > 1):
         absmax = absmax * np.float32(WEIGHT)
+    elif family == "subnormals" and np.any(layer.weight) and np.max(np.abs(layer.weight)) < 1:
+        absmax = absmax * np.float32(2.0**-129)
     if not np.any(layer.weight):
         absmax = absmax * np.float32(0)
     if np.any(np.isnan(layer.weight)):
@@ -102,21 +113,22 @@ def _weight_arrays(
 
 def _layer(draw: Draw, claim: Claim, family: str, dtype: str, backward: bool) -> tuple[Layer, str]:
     """Return the layer of a family and the term that it singles out."""
-    if family == "normal":
-        return normal_layer(draw, claim, dtype), "whole"
-    if family == "specials":
-        return _special_layer(draw, claim, dtype), "whole"
-    if family == "ramps":
-        return ramp_layer(draw, claim), "whole"
+    whole: dict[str, Callable[[], Layer]] = {
+        "normal": lambda: normal_layer(draw, claim, dtype),
+        "specials": lambda: _special_layer(draw, claim, dtype),
+        "ramps": lambda: ramp_layer(draw, claim),
+        "tiles": lambda: tile_layer(draw, claim),
+        "squares": lambda: square_layer(draw, claim),
+        "poison": lambda: poisoned_layer(draw, claim, dtype, backward),
+        "subnormals": lambda: subnormal_layer(draw, claim, dtype, backward),
+    }
+    if family in whole:
+        return whole[family](), "whole"
     if family == "exponents":
         return exponent_layer(draw, claim, dtype, backward), "base"
-    if family == "poison":
-        return poisoned_layer(draw, claim, dtype, backward), "whole"
-    if family in ("tiles", "squares"):
-        return (tile_layer if family == "tiles" else square_layer)(draw, claim), "whole"
+    if family == "wide_lattice" and backward:
+        return wide_gradient_layer(draw, claim, dtype), "whole"
     if family == "wide_lattice":
-        if backward:
-            return wide_gradient_layer(draw, claim, dtype), "whole"
         term = draw.choice(("base", "adapter", "scale"))
         return wide_layer(draw, claim, dtype, term), term
     term = draw.choice(terms_for(claim)) if family == "small_lattice" else "whole"

@@ -165,7 +165,7 @@ def normal_layer(draw: Draw, claim: Claim, dtype: str) -> Layer:
     """Ordinary numbers and factors that are not powers of two: judged by the bound."""
     random = draw.random()
     d_in, d_out, rank = draw.choice((64, 200, 1000)), draw.choice((24, 7)), draw.choice((3, 8, 5, 17, 40))
-    rows = draw.choice((5, 1, 16, 130))
+    rows = draw.choice((5, 1, 16, 70))
     masked = "dropout" in claim.features and draw.choice((False, True))
     return Layer(
         x=normal(random, (rows, d_in), dtype).real(),

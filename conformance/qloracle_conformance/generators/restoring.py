@@ -16,11 +16,11 @@ from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case, admitted, each_layout, reshaped
 from qloracle_conformance.generators.draw import Draw
-from qloracle_conformance.generators.extents import EXTENTS, LENGTHS
+from qloracle_conformance.generators.extents import EXTENTS, LENGTHS, degenerate_shapes
 from qloracle_conformance.generators.quantizing import Quantizer, shapes_for
 from qloracle_conformance.generators.values import any_exponent, near_boundaries, rounded, special_words, words
 
-FAMILIES = ("table", "exponents", "specials", "ramps", "shapes", "memory", "extents", "layouts")
+FAMILIES = ("table", "exponents", "specials", "ramps", "shapes", "memory", "extents", "layouts", "degenerate")
 NESTED_LENGTHS = (1, 2, 255, 256, 257, 511, 512, 513, 1000)
 
 
@@ -46,6 +46,8 @@ def target(draw: Draw, claim: Claim, family: str, quantizer: Quantizer) -> tuple
         return draw.choice(admitted(claim, ((6, 10), (5, 67), (256,)))), block_size, "memory"
     if family == "shapes":
         return draw.choice(shapes_for(claim, quantizer, block_size)), block_size, ""
+    if family == "degenerate":
+        return draw.choice(degenerate_shapes(claim, quantizer)), block_size, ""
     if family == "layouts":
         return draw.choice(admitted(claim, ((8, 8), (5, 67), (64, 64)))), block_size, ""
     if family == "extents":

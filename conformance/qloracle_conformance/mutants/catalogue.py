@@ -11,6 +11,8 @@ from qloracle.formats import Array, from_bits
 from qloracle.rounding import encode
 from qloracle_conformance.adapters.reference import OPS
 from qloracle_conformance.arrays import HostArray, host
+from qloracle_conformance.mutants.conversion_faults import conversion_faults
+from qloracle_conformance.mutants.int8_faults import int8_faults
 from qloracle_conformance.mutants.kernels import (
     absmax_of_blocks,
     codes_by_division,
@@ -21,7 +23,10 @@ from qloracle_conformance.mutants.kernels import (
     to_tf32,
     without_last,
 )
+from qloracle_conformance.mutants.layer_faults import layer_faults
 from qloracle_conformance.mutants.mutant import Mutant
+from qloracle_conformance.mutants.nested_faults import nested_faults
+from qloracle_conformance.mutants.quantizer_faults import quantizer_faults
 
 LENGTHS = (64, 1024, 11008)
 OPERANDS = ("dy", "x", "weight", "lora_a", "lora_b")
@@ -224,4 +229,9 @@ def catalogue() -> list[Mutant]:
                {"lora_backward": _mask_forgotten_in_dx}, ("x",)),
         Mutant("scale-forgotten-in-db", "the gradient of B lacks alpha/r",
                {"lora_backward": _accumulated_scale_on_a_only}, ("lora_b",)),
+        *conversion_faults(),
+        *quantizer_faults(),
+        *nested_faults(),
+        *int8_faults(),
+        *layer_faults(),
     ]  # fmt: skip

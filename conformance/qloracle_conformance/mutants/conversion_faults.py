@@ -1,4 +1,4 @@
-"""Faults of conversions and packing: rounding in tails, at the ends of the range, of NaN; memory read as something else."""
+"""Faults of conversions and packing: tails, the ends of the range, NaN; memory read as something else."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from qloracle.rounding import decode, encode
 from qloracle_conformance.adapters.reference import OPS
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.mutants.kernels import stored_items, to_tf32
-from qloracle_conformance.mutants.mutant import Mutant, Op
+from qloracle_conformance.mutants.mutant import Mutant
 
 VECTOR = 8  # elements that one thread of the imagined kernel converts at a time
 
@@ -57,30 +57,21 @@ def _short_index(values: HostArray, *, fmt: str) -> HostArray:
 def _subnormals_lost(bits: HostArray, *, dtype: str) -> HostArray:
     values = OPS["decode"](bits, dtype=dtype).items
     smallest = 2.0**-14 if bits.dtype == "float16" else 2.0**-126
-    return host(np.where(np.abs(values) < smallest, values * np.float32(0), values))
+    return host(np.where(np.abs(values) < smallest, np.copysign(np.float32(0), values), values))
 
 
-def reads_storage(function: str, rows_only: bool) -> Op:
-    """Return an operation that reads its first array as if rows followed each other in memory.
-
-    With `rows_only` it asks whether the elements of a row do, and takes that for the whole array.
-    """
-
-    def operation(first: HostArray, *rest: HostArray | None, **options: object) -> object:
-        items = first.items
-        rows_dense = items.ndim > 1 and items.strides[-1] == items.itemsize
-        if not items.flags.c_contiguous and (rows_dense or not rows_only):
-            first = HostArray(stored_items(items), first.dtype)
-        return OPS[function](first, *rest, **options)
-
-    return operation
+def as_if_dense(array: HostArray) -> HostArray:
+    """Return what a kernel reads that takes an array for dense as soon as its rows are."""
+    items = array.items
+    rows_dense = items.ndim > 1 and items.strides[-1] == items.itemsize
+    return HostArray(stored_items(items), array.dtype) if rows_dense else array
 
 
-def _encode_padded(values: HostArray, *, fmt: str) -> object:
-    return reads_storage("encode", True)(values, fmt=fmt)
+def _row_padding_read(values: HostArray, *, fmt: str) -> HostArray:
+    return OPS["encode"](as_if_dense(values), fmt=fmt)  # type: ignore[no-any-return]
 
 
-def _pad_forgotten(codes: HostArray, *, pad_code: int) -> HostArray:  # noqa: ARG001  # that is the fault
+def _pad_forgotten(codes: HostArray, *, pad_code: int) -> HostArray:  # that is the fault
     return OPS["pack_4bit"](codes, pad_code=0)  # type: ignore[no-any-return]
 
 
@@ -90,15 +81,16 @@ def conversion_faults() -> list[Mutant]:
     return [
         Mutant("encode-tail-truncated", "elements after the last whole vector of 8 are rounded toward zero",
                {"encode": _tail_cut}, bits),
-        Mutant("encode-nan-carried", "rounding carries a NaN of full payload over into the sign", {"encode": _nan_carried},
-               bits, operations="bfloat16"),
+        Mutant("encode-nan-carried", "rounding carries a NaN of full payload over into the sign",
+               {"encode": _nan_carried}, bits, operations="bfloat16"),
         Mutant("encode-through-tf32", "float32 is rounded to 10 mantissa bits first", {"encode": _through_tf32}, bits,
                operations="bfloat16"),
         Mutant("encode-infinity-early", "values above the largest finite number, however little, become infinite",
                {"encode": _infinity_early}, bits),
         Mutant("encode-index-16-bits", "elements are counted in 16 bits", {"encode": _short_index}, bits),
         Mutant("encode-row-padding-read", "a view whose rows are dense is taken for a dense array",
-               {"encode": _encode_padded}, bits),
+               {"encode": _row_padding_read}, bits),
         Mutant("decode-subnormals-lost", "subnormals are widened to zero", {"decode": _subnormals_lost}, ("values",)),
-        Mutant("pack-pad-forgotten", "the nibble after an odd length is always 0", {"pack_4bit": _pad_forgotten}, ("packed",)),
+        Mutant("pack-pad-forgotten", "the nibble after an odd length is always 0", {"pack_4bit": _pad_forgotten},
+               ("packed",)),
     ]  # fmt: skip

@@ -104,19 +104,23 @@ def scaled_by(formula: Callable[[Array, Array, Array, Array], Array]) -> Op:
 
 
 def _bias_in_first_row(acc: Array, row: Array, column: Array, bias: Array) -> Array:
-    return acc * row * column / 127**2 + bias * (np.arange(len(acc)) == 0)[:, np.newaxis]
+    y: Array = acc * row * column / 127**2 + bias * (np.arange(len(acc)) == 0)[:, np.newaxis]
+    return y
 
 
 def _bias_before_scales(acc: Array, row: Array, column: Array, bias: Array) -> Array:
-    return (acc + bias) * row * column / 127**2
+    y: Array = (acc + bias) * row * column / 127**2
+    return y
 
 
 def _constant_short(acc: Array, row: Array, column: Array, bias: Array) -> Array:
-    return acc * row * column * 6.2000e-05 + bias
+    y: Array = acc * row * column * 6.2000e-05 + bias
+    return y
 
 
 def _nan_scale_dropped(acc: Array, row: Array, column: Array, bias: Array) -> Array:
-    return acc * np.nan_to_num(row) * column / 127**2 + bias
+    y: Array = acc * np.nan_to_num(row) * column / 127**2 + bias
+    return y
 
 
 def int8_faults() -> list[Mutant]:
@@ -135,7 +139,8 @@ def int8_faults() -> list[Mutant]:
         ("int8-nan-scale-dropped", "a row of scale NaN becomes a row of the bias", _nan_scale_dropped),
     ]
     return [
-        Mutant("int8-by-inverse", "x is multiplied by float32 127/absmax", {quantize: with_codes(_by_inverse)}, ("codes",)),
+        Mutant("int8-by-inverse", "x is multiplied by float32 127/absmax", {quantize: with_codes(_by_inverse)},
+               ("codes",)),
         Mutant("int8-by-128", "the scale is 128/absmax", {quantize: with_codes(_by_128)}, ("codes",)),
         Mutant("int8-rows-of-1024", "rows are reduced in their first 1024 elements", {quantize: _rows_of_1024},
                ("absmax",), operations="int8_row"),

@@ -33,7 +33,11 @@ def _offset_in_half(absmax: HostArray) -> Any:
 def _poisoned_counted(absmax: HostArray) -> Any:
     """Divide the sum over the usable blocks by the number of all."""
     finite = absmax.items[np.isfinite(absmax.items)].astype(np.float64)
-    offset = mean_offset(absmax.items) if finite.size in (0, absmax.items.size) else np.float32(finite.sum() / absmax.items.size)
+    offset = (
+        mean_offset(absmax.items)
+        if finite.size in (0, absmax.items.size)
+        else np.float32(finite.sum() / absmax.items.size)
+    )
     return _returned(quantize_absmax(absmax.items, offset=offset))
 
 
@@ -98,7 +102,8 @@ def nested_faults() -> list[Mutant]:
     quantize, restore, both = "quantize_absmax", "dequantize_absmax", "quantize_double"
     return [
         Mutant("offset-in-half", "the offset is rounded to float16", {quantize: _offset_in_half}, ("offset",)),
-        Mutant("offset-counts-poisoned", "poisoned blocks count in the mean", {quantize: _poisoned_counted}, ("offset",)),
+        Mutant("offset-counts-poisoned", "poisoned blocks count in the mean", {quantize: _poisoned_counted},
+               ("offset",)),
         Mutant("offset-in-first-group", "the offset is subtracted in the first nested group only",
                {quantize: _offset_in_first_group}, ("nested_absmax",)),
         Mutant("restored-absmax-fused", "product and sum are rounded once", {restore: _fused}, ("absmax",)),
@@ -106,7 +111,8 @@ def nested_faults() -> list[Mutant]:
         Mutant("restored-values-fused", "absmax are restored by a fused multiply-add on the way to values",
                {"dequantize_double": _fused_values}, ("values",)),
         Mutant("codes-from-restored", "codes come from the restored absmax", {both: _codes_from_restored}, ("codes",)),
-        Mutant("double-by-reciprocal", "codes come from a float32 reciprocal", {both: _codes_by_reciprocal}, ("codes",)),
+        Mutant("double-by-reciprocal", "codes come from a float32 reciprocal", {both: _codes_by_reciprocal},
+               ("codes",)),
         Mutant("double-poison-missed", "NaN does not reach the absmax", {both: _poison_missed},
                ("codes", "nested_absmax", "offset")),
     ]  # fmt: skip

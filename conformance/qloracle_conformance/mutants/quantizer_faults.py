@@ -11,7 +11,7 @@ from qloracle.codebooks import Codebook
 from qloracle.formats import Array
 from qloracle_conformance.adapters.reference import OPS
 from qloracle_conformance.arrays import HostArray, host
-from qloracle_conformance.mutants.conversion_faults import reads_storage
+from qloracle_conformance.mutants.conversion_faults import as_if_dense
 from qloracle_conformance.mutants.kernels import codes_by_division, packed, stored_items, to_bfloat16
 from qloracle_conformance.mutants.mutant import Mutant, Op
 
@@ -93,6 +93,10 @@ def _absmax_index_16_bits(x: HostArray, *, codebook: str, block_size: int) -> An
     return packed(codes_by_division(flat, used, codebook, block_size), codebook), host(absmax)
 
 
+def _row_padding_read(x: HostArray, *, codebook: str, block_size: int) -> Any:
+    return OPS["quantize_blockwise"](as_if_dense(x), codebook=codebook, block_size=block_size)
+
+
 def _tail_forgotten(x: HostArray, *, codebook: str, block_size: int) -> Any:
     """Leave the elements after the last whole vector of 4 at zero, in arrays of more than one thread block."""
     flat, table = x.single().reshape(-1), codebook_named(codebook)
@@ -103,22 +107,17 @@ def _tail_forgotten(x: HostArray, *, codebook: str, block_size: int) -> Any:
     return packed(codes, codebook), host(absmax)
 
 
-def kept_between_calls(function: str, key: Callable[..., object]) -> Op:
-    """Return an operation that keeps a workspace for each shape and hands it out as its result."""
-    kept: dict[object, tuple[HostArray, ...]] = {}
+def _workspace_returned() -> Op:
+    """Return a restorer that keeps one workspace for each shape and hands it out as its result."""
+    kept: dict[object, HostArray] = {}
 
-    def operation(*arrays: HostArray, **options: Any) -> Any:
-        outputs = OPS[function](*arrays, **options)
-        found = kept.setdefault(key(*arrays, **options), outputs if isinstance(outputs, tuple) else (outputs,))
-        for workspace, output in zip(found, outputs if isinstance(outputs, tuple) else (outputs,), strict=True):
-            workspace.items[...] = output.items
-        return found if isinstance(outputs, tuple) else found[0]
+    def restore(data: HostArray, absmax: HostArray, **options: Any) -> HostArray:
+        right = OPS["dequantize_blockwise"](data, absmax, **options)
+        workspace = kept.setdefault((right.shape, right.dtype), right)
+        workspace.items[...] = right.items
+        return workspace
 
-    return operation
-
-
-def _shapes(*arrays: HostArray, **options: Any) -> object:
-    return tuple((a.shape, a.dtype) for a in arrays), tuple(sorted((k, str(v)) for k, v in options.items()))
+    return restore
 
 
 def _stale_absmax() -> Op:
@@ -133,7 +132,9 @@ def _stale_absmax() -> Op:
     return quantize
 
 
-def _entry_off(data: HostArray, absmax: HostArray, *, codebook: str, block_size: int, shape: tuple[int, ...], dtype: str) -> Any:
+def _entry_off(
+    data: HostArray, absmax: HostArray, *, codebook: str, block_size: int, shape: tuple[int, ...], dtype: str
+) -> Any:
     """Restore with a table whose fourth word is one unit in the last place too large."""
     table = codebook_named(codebook)
     right = OPS["dequantize_blockwise"](
@@ -179,14 +180,15 @@ def quantizer_faults() -> list[Mutant]:
         Mutant("quantize-tail-forgotten", "elements after the last whole vector of 4 keep the code of zero",
                {quantize: _tail_forgotten}, ("codes",)),
         Mutant("quantize-row-padding-read", "a view whose rows are dense is taken for a dense array",
-               {quantize: reads_storage(quantize, True)}, ("absmax",)),
-        Mutant("stale-absmax", "the absmax of an earlier tensor of the same shape is used again", {quantize: _stale_absmax()},
-               ("absmax",)),
+               {quantize: _row_padding_read}, ("absmax",)),
+        Mutant("stale-absmax", "the absmax of an earlier tensor of the same shape is used again",
+               {quantize: _stale_absmax()}, ("absmax",)),
         Mutant("workspace-returned", "the result is a workspace that the next call overwrites",
-               {restore: kept_between_calls(restore, _shapes)}, ("repeat",)),
+               {restore: _workspace_returned()}, ("repeat",)),
         Mutant("entry-off-by-one-ulp", "one word of the table is off by one unit in the last place",
                {restore: _entry_off}, ("values",), operations="nf4"),
         Mutant("absmax-strides-ignored", "the absmax are read as if they were dense",
                {restore: _absmax_strides_ignored}, ("values",)),
-        Mutant("zero-block-signed", "a block of zeros is restored as signed zeros", {restore: _zero_signed}, ("values",)),
+        Mutant("zero-block-signed", "a block of zeros is restored as signed zeros", {restore: _zero_signed},
+               ("values",)),
     ]  # fmt: skip

@@ -77,11 +77,12 @@ def _near(x: Array, absmax: Array, boundaries: Array, place: Array) -> tuple[Arr
 
 
 def _decreasing(x: Array, got: Array, group: Array, differs: Array) -> Array:
-    """Return the elements among `differs` whose code is below that of a smaller x of their group, or vice versa."""
+    """Return the elements among `differs` whose code is out of order with another of their group: equal x included."""
     members = np.flatnonzero(np.isin(group, group[differs]))
     order = members[np.lexsort((got[members], x[members], group[members]))]
     same = group[order][1:] == group[order][:-1]
-    falls = same & (got[order][1:] < got[order][:-1])
+    later, earlier = got[order][1:], got[order][:-1]
+    falls = same & ((later < earlier) | ((x[order][1:] == x[order][:-1]) & (later != earlier)))
     suspects = np.zeros(x.shape, np.bool_)
     suspects[order[1:][falls]] = True
     suspects[order[:-1][falls]] = True

@@ -29,16 +29,16 @@ def judge_quantize_double(case: Case, outputs: Outputs, claim: Claim) -> list[St
     absmax = block_absmax(x, block_size)
     return [
         *judge_codes(x, absmax, table, block_size, outputs, None),
-        *judge_nested(absmax, outputs[1:], claim),
+        *judge_nested(absmax, outputs, claim, first_output=1),
     ]
 
 
-def judge_nested(absmax: Array, outputs: Outputs, claim: Claim) -> list[StageResult]:
-    """Judge (codes, nested absmax, offset) given the absmax that they quantize."""
+def judge_nested(absmax: Array, outputs: Outputs, claim: Claim, first_output: int = 0) -> list[StageResult]:
+    """Judge (codes, nested absmax, offset), from output `first_output` on, given the absmax that they quantize."""
     groups = block_count(absmax.size, NESTED_BLOCK_SIZE)
-    offset = expect(outputs, 2, "offset", "float32", ())
-    nested = expect(outputs, 1, "nested_absmax", "float32", (groups,))
-    codes = expect(outputs, 0, "nested_codes", "uint8", (absmax.size,))
+    offset = expect(outputs, first_output + 2, "offset", "float32", ())
+    nested = expect(outputs, first_output + 1, "nested_absmax", "float32", (groups,))
+    codes = expect(outputs, first_output, "nested_codes", "uint8", (absmax.size,))
     if isinstance(offset, StageResult):
         return [offset, blocked_stage("nested_absmax"), blocked_stage("nested_codes")]
     first = StageResult(
@@ -97,7 +97,8 @@ def offset_limits(absmax: Array) -> dict[str, Allowed]:
     radius = (
         np.expm1(finite.size * FLOAT32.unit_roundoff) * magnitude * (1 + 2.0**-20) + FLOAT32.half_smallest_subnormal
     )
-    interval = Interval(np.asarray(mean - radius), np.asarray(mean + radius), np.asarray(True))
+    fits = magnitude * finite.size * (1 + 2.0**-20) < FLOAT32.largest_finite  # the sum before the division
+    interval = Interval(np.asarray(mean - radius), np.asarray(mean + radius), np.asarray(fits))
     tie = Allowed(np.minimum(exact, neighbour), np.maximum(exact, neighbour))
     return {"exact": exactly(exact), "tie": tie, "bound": from_interval(interval, "float32")}
 

@@ -24,7 +24,12 @@ class Unpacked:
 
 
 def unpack_judged(
-    stage: str, data: HostArray, size: int, pad_code: int | None, fits: Callable[[Array], Array]
+    stage: str,
+    data: HostArray,
+    size: int,
+    pad_code: int | None,
+    fits: Callable[[Array], Array],
+    blocked: Array | None = None,
 ) -> Unpacked:
     """Read packed codes in the specified order, or in a known wrong one if only that explains them.
 
@@ -38,7 +43,9 @@ def unpack_judged(
     pad_code : int
         What the low nibble after an odd length must hold; None where it is an input, which readers ignore.
     fits : function
-        Says for each of `size` codes whether it is an allowed one.
+        Says for each of `size` codes whether it is an allowed one, or cannot be judged.
+    blocked : array of bool, shape (size,), optional
+        Codes that cannot be judged; a byte with such a code is blocked.
     """
     packed = data.items.reshape(-1)
     codes = unpack_4bit(packed, size)
@@ -54,7 +61,8 @@ def unpack_judged(
         wrong[-1] = True
     got = wrong.astype(np.int64)
     limits = {"exact": exactly(np.zeros_like(got))}
-    return Unpacked(codes, StageResult(stage, got, limits, cause=cause, words=packed, dtype="byte order"))
+    unknown = None if blocked is None else _bytes_of(blocked) & ~wrong
+    return Unpacked(codes, StageResult(stage, got, limits, unknown, cause=cause, words=packed, dtype="byte order"))
 
 
 def _explaining(packed: Array, size: int, pad_code: int | None, fits: Callable[[Array], Array]) -> tuple[str, Array]:

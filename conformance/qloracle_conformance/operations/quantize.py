@@ -1,6 +1,7 @@
 """Judging blockwise quantization: absmax, then packing, then codes, each given what came before."""
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -22,11 +23,22 @@ def judge_quantize(case: Case, outputs: Outputs, claim: Claim) -> list[StageResu
     absmax = expect(outputs, 1, "absmax", "float32", (block_count(x.size, block_size),))
     table = codebook_named(case.options["codebook"])
     if isinstance(absmax, StageResult):
-        return [absmax, *(blocked_stage(stage) for stage in code_stages(table))]
+        counted = replace(absmax, cause=count_cause(case, outputs))
+        return [counted, *(blocked_stage(stage) for stage in code_stages(table))]
     first = float_stage("absmax", absmax, block_absmax(x, block_size).view(np.uint32), "float32")
     first = with_cause(first, absmax.items, case)
     blocked = spread(broken(first, claim, "absmax"), x.size, block_size)
     return [first, *judge_codes(x, absmax.items, table, block_size, outputs, blocked)]
+
+
+def count_cause(case: Case, outputs: Outputs) -> str:
+    """Name the mistake that explains a wrong number of absmax, if it is the known one."""
+    shape, block_size = case.array("x").shape, case.options["block_size"]
+    if len(outputs) < 2 or len(shape) < 2:
+        return ""
+    by_rows = prod(shape[:-1]) * block_count(shape[-1], block_size)
+    wrong = outputs[1].items.size != block_count(prod(shape), block_size)
+    return "every row begins a new block" if wrong and outputs[1].items.size == by_rows else ""
 
 
 def code_stages(table: Codebook) -> tuple[str, ...]:
@@ -54,7 +66,7 @@ def judge_codes(
     stages = []
     codes = data.items.reshape(-1)
     if packed:
-        unpacked = unpack_judged("packing", data, size, table.zero_code, fits)
+        unpacked = unpack_judged("packing", data, size, table.zero_code, fits, blocked)
         stages, codes = [unpacked.stage], unpacked.codes
     got = table.position[codes]
     distance = boundary_distance(x, element_absmax, table.midpoints, exact, got)
