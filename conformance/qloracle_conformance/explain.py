@@ -19,7 +19,7 @@ from qloracle_conformance.plan import UsageError
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.witness import Witness
 
-_LABEL = re.compile(r"``\[([a-z0-9_]+\.[a-z0-9_]+)\]``")
+_LABEL = re.compile(r"\[([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)\]")
 _MOST_ROWS = 64
 
 
@@ -54,19 +54,19 @@ def explain_clause(console: Console, name: str) -> None:
         If there is no clause or operation of that name.
     """
     known = clauses()
-    if name in known:
-        _print_clause(console, name, known[name])
-    elif name in OPERATIONS:
+    if name not in known and name not in OPERATIONS:
+        raise UsageError(
+            f"no clause, operation or file {name!r}; clauses: {', '.join(known)}; operations: {', '.join(OPERATIONS)}"
+        )
+    labels = [name] if name in known else []
+    if name in OPERATIONS:  # some clauses are called as the operation is
         operation = OPERATIONS[name]
         console.print(f"[bold]{name}[/]: function {operation.function}, judged stage by stage")
         for stage, clause in operation.stages.items():
             console.print(f"  {stage:<14} by clause {escape(f'[{clause}]')}")
-        for clause in dict.fromkeys(operation.stages.values()):
-            _print_clause(console, clause, known[clause])
-    else:
-        raise UsageError(
-            f"no clause, operation or file {name!r}; clauses: {', '.join(known)}; operations: {', '.join(OPERATIONS)}"
-        )
+        labels += operation.stages.values()
+    for clause in dict.fromkeys(labels):
+        _print_clause(console, clause, known[clause])
 
 
 def _print_clause(console: Console, label: str, carriers: list[str]) -> None:

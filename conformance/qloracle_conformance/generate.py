@@ -1,6 +1,8 @@
 """Regenerating what is generated: the locked property ids, and the README's tables from the committed reports."""
 
+import json
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +10,18 @@ from rich.console import Console
 
 from qloracle_conformance.files import FileError, read_text, write_atomically
 from qloracle_conformance.operations.operation import INPUTS, REPEAT
+from qloracle_conformance.plan import Plan
 from qloracle_conformance.registry import properties
 from qloracle_conformance.report import read_report
 from qloracle_conformance.summary import Row, rows
+from qloracle_conformance.table import print_matrices, print_verdicts
+from qloracle_conformance.weights import MatrixResult
 
 IDS = Path("conformance/qloracle_conformance/property_ids.txt")
 README = Path("README.md")
 REPORTS = {"torch": Path("reports/torch-cpu.jsonl"), "bitsandbytes": Path("reports/bitsandbytes-cpu.jsonl")}
+BENCHMARK = Path("reports/bench-cpu.json")
+EXCERPT = ("nf4.quantize", "nf4.dequantize", "lora.forward")
 _HEAD = "# Ids of properties, locked: an id never changes its meaning and is never used again.\n"
 
 
@@ -50,18 +57,65 @@ def _ids(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _readme(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the README with every marked table replaced by one made from its report."""
+    """Yield the README with every marked part replaced by one made from its report."""
     if not (root / README).exists():
         raise FileError(f"{README} not found below {root.resolve()}: run this in the root of the repository")
     text = read_text(root / README)
-    for name, path in REPORTS.items():
+    torch = read_report(root / REPORTS["torch"])
+    parts = {name: markdown(read_report(root / path)) for name, path in REPORTS.items()}
+    parts |= {"conformance": excerpt(torch), "bench": speed(root / BENCHMARK)}
+    for name, body in parts.items():
         begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
         if begin not in text or end not in text:
             raise FileError(f"{README} lacks the marks {begin} and {end}")
-        body = markdown(read_report(root / path)) if (root / path).exists() else "Not yet run.\n"
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{body}{end}{rest.partition(end)[2]}"
     yield README, text
+
+
+def excerpt(lines: list[dict[str, Any]]) -> str:
+    """Return a part of what the terminal shows of a report: two operations, and the first matrices."""
+    console = Console(file=StringIO(), width=118, highlight=False, color_system=None)
+    shown = [x for x in lines if x["type"] == "property" and x["operation"] in EXCERPT and x["family"] != "weights"]
+    print_verdicts(console, shown, Plan([], frozenset(), [], []))
+    matrices = [_matrix(x) for x in lines if x["type"] == "matrix"][:4]
+    console.print()
+    print_matrices(console, matrices)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "```\n" + "\n".join(line.rstrip() for line in text.splitlines()) + "\n```\n"
+
+
+def _matrix(line: dict[str, Any]) -> MatrixResult:
+    shape = tuple(line["shape"])
+    return MatrixResult(
+        line["name"], shape, line["dtype"], line["not_finite"], line["bits_per_weight"], line["sqnr_db"]
+    )
+
+
+def speed(path: Path) -> str:
+    """Return the benchmark's ratios as a Markdown table.
+
+    Raises
+    ------
+    FileError
+        If there is no report of `qloracle_conformance.bench`.
+    """
+    try:
+        run = json.loads(read_text(path))
+        rows = [
+            f"| {r['operation']} | {r['format']} | {r['million_values_per_second']['reference']:.0f} |"
+            f" {r['torch_over_bitsandbytes']:.2f} | {r['torch_over_reference']:.1f} |"
+            for r in run["results"]
+        ]
+        versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+        head = (
+            f"NF4, block {run['block_size']}, {run['elements']:,} elements on {run['threads']} CPU threads, medians of"
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(f"{path} is no report of the benchmark: {type(error).__name__}: {error}") from error
+    names = "| | format | reference on one thread, million values/s | torch : bitsandbytes | torch : reference |"
+    table = "\n".join([names, "|---|---|---:|---:|---:|", *rows])
+    return f"{head} {run['repeat']} in one run; {versions}. The last two columns are ratios of speeds.\n\n{table}\n"
 
 
 def markdown(lines: list[dict[str, Any]]) -> str:

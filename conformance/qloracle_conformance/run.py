@@ -1,8 +1,9 @@
 """Running properties: the cases of one family of one operation, against one backend."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -87,15 +88,26 @@ def run_task(executor: Executor, task: Task, search: Callable[..., None] | None 
     """Run all cases of a task, then the search, and return the verdict on each of its properties."""
     started = time.perf_counter()
     state = TaskState({stage: Tally() for stage in task.operation.stages_of(task.family)})
-    generate = task.operation.families[task.family]
-    name = f"{task.operation.name}.{task.family}"
+    upcoming = [case_at(task, 0)] if task.cases else []
     for index in range(task.cases):
-        judge_case(executor, task, generate(CounterDraw(name, index, task.seed), task.claim), state)
+        following = partial(_make_next, upcoming, task, index + 1)  # made while the backend works on this one
+        judge_case(executor, task, upcoming.pop(), state, following)
         if state.failure is not None:
             break
     if search is not None and task.examples and state.failure is None:
         search(executor, task, state)
     return verdicts(task, state, time.perf_counter() - started)
+
+
+def _make_next(upcoming: list[Case], task: Task, index: int) -> None:
+    if index < task.cases:
+        upcoming.append(case_at(task, index))
+
+
+def case_at(task: Task, index: int) -> Case:
+    """Return enumerated case `index` of a task: a pure function of both."""
+    name = f"{task.operation.name}.{task.family}"
+    return task.operation.families[task.family](CounterDraw(name, index, task.seed), task.claim)
 
 
 def verdicts(task: Task, state: TaskState, seconds: float) -> list[PropertyResult]:
@@ -116,15 +128,15 @@ def judge_case(
     task: Task,
     case: Case,
     state: TaskState,
-    twin: Callable[[], tuple[HostArray, ...]] | None = None,
+    meanwhile: Callable[[], None] | None = None,
+    references: Sequence[tuple[HostArray, ...]] = (),
 ) -> Judged:
     """Run and judge one case, and count what came of it.
 
-    `twin` computes the outputs of the reference, at the same time; where the backend's are the same bits, the oracles
-    of the stages have nothing to add and are not asked: for large inputs to operations whose outputs the rules fix.
+    `meanwhile` is done while the backend works. It may put the outputs of the reference into `references`: where the
+    backend's are the same bits, the oracles of the stages have nothing to add and are not asked, which is for large
+    inputs to operations whose outputs the rules fix.
     """
-    references: list[tuple[HostArray, ...]] = []
-    meanwhile = None if twin is None else lambda: references.append(twin())
     outcome = executor.run(call_of(case, task.operation), meanwhile)
     returned, expected = len(outcome.outputs), task.operation.outputs
     if returned > expected:

@@ -60,11 +60,22 @@ def _row(operation: str, stage: str, members: Sequence[Mapping[str, Any]]) -> Ro
         boundary_hits=sum(line["boundary_hits"] for line in members),
         bound_used=used,
         seconds=sum(line["seconds"] for line in members),
-        finding="" if worst["status"] == "pass" else f"{worst['family']}: {worst['message']}",
+        finding="; also ".join(f"{line['family']}: {line['message']}" for line in _telling(members)),
         broken=sum(line["status"] in ("fail", "differs", "error") for line in members),
         passed=sum(line["status"] == "pass" for line in members),
         properties=len(members),
     )
+
+
+def _telling(members: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return one line for each way in which a stage does not hold: of its properties the one that fails most widely."""
+    chosen: list[Mapping[str, Any]] = []
+    for status in ORDER[: ORDER.index("pass")]:
+        lines = [line for line in members if line["status"] == status]
+        # A blocked property says nothing that a broken one does not say better.
+        if lines and not (chosen and status in ("blocked", "not-judged")):
+            chosen.append(max(lines, key=lambda line: int(line["failing"])))
+    return chosen
 
 
 def _attained(level: str | None, used: float, window: float, status: str) -> str:

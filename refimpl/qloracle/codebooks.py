@@ -21,7 +21,12 @@ class Codebook:
     """A quantization table: code c stands for the real number ``entries[c]`` times the absmax of its block.
 
     Codes need not be in value order; entries of equal value share a position in value order, and the lower code is
-    the one that is written.
+    the one that is written. Midpoints, where one code gives way to the next: m_i = (v_i + v_{i+1}) / 2, exactly, with v
+    in value order.
+
+    Notes
+    -----
+    Clause ``[codebook.midpoints]``. Rounding points: none, for the sum of two float32 words of this range fits float64.
     """
 
     name: str
@@ -54,10 +59,7 @@ class Codebook:
 
     @cached_property
     def midpoints(self) -> Array:
-        """The exact midpoints of neighbouring values, float64, ascending.
-
-        [codebook.midpoints] m_i = (v_i + v_{i+1}) / 2; the sum of two float32 words of this range fits float64.
-        """
+        """The exact midpoints of neighbouring values, float64, ascending."""
         values = self.entries[self.value_order].astype(np.float64)
         return (values[:-1] + values[1:]) / 2
 

@@ -85,6 +85,7 @@ FLOAT16 = _format("float16", 5, 10, "f2")
 BFLOAT16 = _format("bfloat16", 8, 7, None)
 
 FORMATS: dict[str, Format] = {f.name: f for f in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
+_OWN_DTYPE: dict[np.dtype[Any], Format] = {f.numpy: f for f in FORMATS.values() if f.numpy is not None}
 TENSOR_FORMATS = ("float32", "float16", "bfloat16")  # what weights and activations may be
 
 
@@ -105,8 +106,9 @@ def format_of(values: Array, fmt: str | None = None, argument: str = "values") -
     """
     if not isinstance(values, np.ndarray | np.generic):
         reject_type(argument, "a NumPy array", type(values).__name__)
-    if values.dtype.name in FORMATS and fmt in (None, values.dtype.name):
-        return FORMATS[values.dtype.name]
+    own = _OWN_DTYPE.get(values.dtype) or FORMATS.get(values.dtype.name)
+    if own is not None and fmt in (None, own.name):
+        return own
     if fmt is None:
         reject_type(argument, f"an array of {', '.join(FORMATS)}, or bit patterns with fmt=", values.dtype)
     named = format_named(fmt)

@@ -174,6 +174,13 @@ def test_a_function_that_is_not_there_is_a_failure() -> None:
     assert (outcome.failure, outcome.message) == ("raised", "KeyError: 'encode'")
 
 
+def test_what_is_to_be_done_meanwhile_is_done_by_an_executor_in_this_process_too() -> None:
+    done: list[int] = []
+    executor = InProcess(replace(reference(), ops={"function": doubled}))
+    outcome = executor.run(Call("function", {"x": X}, {}, {}), lambda: done.append(0))
+    assert (outcome.failure, done) == ("", [0])
+
+
 def test_an_output_is_a_copy_that_later_calls_cannot_change() -> None:
     shared = np.ones(3, np.float32)
     backend = replace(reference(), ops={"function": lambda: host(shared)})

@@ -119,9 +119,12 @@ def test_what_makes_no_run_is_refused_with_its_reason(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"levels": {"codes": "nearly"}}, r"levels\['codes'\] must be one of exact, tie, bound, got 'nearly'"),
-        ({"layouts": ("tiled",)}, "layouts must be among contiguous, .*, got 'tiled'"),
-        ({"basis": "promised"}, "source must be given for a promised claim, got ''"),
+        (
+            {"levels": {"codes": "nearly"}},
+            r"levels\['codes'\] of nf4.quantize must be one of exact, tie, bound, got 'nearly'",
+        ),
+        ({"layouts": ("tiled",)}, "layouts of nf4.quantize must be among contiguous, .*, got 'tiled'"),
+        ({"basis": "promised"}, "source of nf4.quantize must be given for a promised claim, got ''"),
     ],
 )
 def test_a_claim_that_says_nothing_sensible_is_refused(fields: dict[str, Any], message: str) -> None:

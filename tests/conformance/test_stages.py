@@ -220,4 +220,6 @@ class _Answer(InProcess):
         self.outcome = outcome
 
     def run(self, call: Any, meanwhile: Callable[[], None] | None = None) -> Outcome:
+        if meanwhile is not None:
+            meanwhile()
         return self.outcome

@@ -30,6 +30,8 @@ class Answers:
 
     def run(self, call: Call, meanwhile: Callable[[], None] | None = None) -> Outcome:
         self.calls.append(call)
+        if meanwhile is not None:
+            meanwhile()
         return self.outcomes[min(len(self.calls), len(self.outcomes)) - 1]
 
     def close(self) -> None:

@@ -133,6 +133,15 @@ def test_a_backend_that_reads_standard_input_finds_it_empty(worker: WorkerProces
     assert worker.run(call("reads_its_input")).outputs[0].items.tobytes() == b"...."
 
 
+@pytest.mark.parametrize("function", ["doubled", "raises", "segfaults"])
+def test_what_is_to_be_done_meanwhile_is_done_once_whatever_becomes_of_the_call(
+    worker: WorkerProcess, function: str
+) -> None:
+    done: list[int] = []
+    worker.run(call(function), lambda: done.append(0))
+    assert done == [0]
+
+
 def test_the_last_words_of_a_crash_are_kept(worker: WorkerProcess) -> None:
     assert "an illegal memory access" in worker.run(call("dies_with_a_word")).details
 

@@ -40,15 +40,16 @@ def claims() -> tuple[Claim, ...]:
     blocks_4bit: dict[str, Any] = {"block_sizes": BLOCK_SIZES_4BIT, "layouts": LAYOUTS, "ndims": (1, 2, 3, 4)}
     blocks_8bit: dict[str, Any] = {"block_sizes": BLOCK_SIZES_8BIT, "layouts": LAYOUTS, "ndims": (0, 1, 2, 3, 4)}
     matrices: dict[str, Any] = {"layouts": LAYOUTS, "ndims": (2,), "empty": False}
+    filled = {**blocks_4bit, "empty": False}  # quantize_4bit takes empty tensors, dequantize_4bit raises for most
     nested: dict[str, Level] = {"offset": "bound", "nested_absmax": "exact", "nested_codes": "tie"}
     return (
         Claim("nf4.quantize", {"absmax": "exact", "packing": "exact", "codes": "tie"}, source=RECIPROCAL,
               **blocks_4bit),
-        Claim("nf4.dequantize", {"*": "exact"}, source=PRODUCT, **blocks_4bit),
+        Claim("nf4.dequantize", {"*": "exact"}, source=PRODUCT, **filled),
         Claim("nf4_double.quantize", {"packing": "exact", "codes": "tie", **nested},
               source=f"{RECIPROCAL}; the offset is a float32 mean", **blocks_4bit),
         Claim("nf4_double.dequantize", {"*": "exact"}, source=f"{PRODUCT}; absmax is code[q] * nested + offset",
-              **blocks_4bit),
+              **filled),
         Claim("dynamic_signed.quantize", {"absmax": "exact", "codes": "tie"}, source=RECIPROCAL, **blocks_8bit),
         Claim("dynamic_signed.dequantize", {"*": "exact"}, source=PRODUCT, **blocks_8bit),
         Claim("int8_row.quantize", {"absmax": "exact", "codes": "tie"}, dtypes=("float16",),
