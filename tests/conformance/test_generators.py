@@ -100,14 +100,14 @@ def test_weights_and_activations_have_the_claimed_type(operation: str, dtype: st
         assert case.options.get("dtype", dtype) == dtype, f"{name}: claimed {dtype}, asked for {case.options['dtype']}"
 
 
-@pytest.mark.parametrize("block_size", [1, 7, 4096])
+@pytest.mark.parametrize("block_size", [7, 4096])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_blocks_have_the_claimed_size(operation: str, block_size: int) -> None:
     for name, case in generated(operation, 2, block_sizes=(block_size,)):
         assert case.options.get("block_size") in (None, block_size), name
 
 
-@pytest.mark.parametrize("ndims", [(1,), (2,), (3,), (4,), (1, 3)], ids=str)
+@pytest.mark.parametrize("ndims", [(1,), (2,), (3,), (1, 4)], ids=str)
 @pytest.mark.parametrize(
     "operation", [name for name, op in OPERATIONS.items() if op.function not in FLAT and op.function not in MATRIX]
 )

@@ -60,10 +60,9 @@ def test_the_cases_of_the_smallest_profile_reach_every_stage_and_the_reference_p
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(("operation", "family"), FAMILIES)
-def test_the_reference_passes_a_hundred_cases_of_every_family(operation: str, family: str, seed: int) -> None:
-    for result in run_task(InProcess(reference()), task_of(operation, family, cases=100, seed=seed)):
+def test_the_reference_passes_fifty_cases_of_every_family_under_another_seed(operation: str, family: str) -> None:
+    for result in run_task(InProcess(reference()), task_of(operation, family, cases=50, seed=1)):
         assert result.status == "pass", f"{result.id}: {result.status}: {result.message}"
 
 

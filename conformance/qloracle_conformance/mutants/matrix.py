@@ -20,7 +20,7 @@ from qloracle_conformance.plan import UsageError
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import Tally, Task, TaskState, judge_case
 
-MOST_CASES = 24  # a family, before the mutant counts as survivor of it: the size of the default profile
+MOST_CASES = 20  # a family, before the mutant counts as survivor of it: the size of the default profile
 REWRITE_CASES = 12
 
 
