@@ -65,7 +65,7 @@ def _conversions() -> list[Operation]:
 
 def quantizer_families(quantizer: Quantizer) -> dict[str, Generator]:
     """Return all families of a quantizer of plain tensors."""
-    return {**quantizing.bound_families(quantizer), **extents.extent_families(quantizer)}
+    return quantizing.for_quantizer({**quantizing.FAMILIES, **extents.FAMILIES}, quantizer)
 
 
 def _blockwise() -> list[Operation]:
@@ -100,7 +100,7 @@ def _double() -> list[Operation]:
         "nested_codes": "double_quant.quantize",
     }  # fmt: skip
     quantizer = Quantizer("nf4_double.quantize", CODEBOOKS["nf4"].midpoints, 1, {"codebook": "nf4", "block_size": 0})
-    plain = quantizing.bound_families(quantizer)
+    plain = quantizing.for_quantizer(quantizing.FAMILIES, quantizer)
     restorer = Quantizer("nf4_double.dequantize", CODEBOOKS["nf4"].midpoints, 1, {})
     return [
         Operation("absmax.quantize", "quantize_absmax", 3, clauses, double.judge_quantize_absmax,
@@ -115,7 +115,7 @@ def _double() -> list[Operation]:
                   double.judge_quantize_double,
                   {**restoring.families(restoring.quantize_double_case, NESTED_FAMILIES[1:], quantizer=quantizer),
                    "boundaries": plain["boundaries"], "ramps": plain["ramps"], "poison": plain["specials"],
-                   **extents.extent_families(quantizer)},
+                   **quantizing.for_quantizer(extents.FAMILIES, quantizer)},
                   double.nested_intermediates),
         Operation(restorer.operation, "dequantize_double", 1,
                   {"unpacking": "packing.nibbles", "values": "double_quant.dequantize", "shape": "blockwise.shape"},

@@ -4,8 +4,6 @@ A length of 2^k + 3 leaves a tail to every vector width and every tile; 70001 el
 16-bit indices and of a grid's second dimension.
 """
 
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
@@ -14,7 +12,7 @@ from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case, admitted
 from qloracle_conformance.generators.draw import Draw
-from qloracle_conformance.generators.quantizing import ELEMENTS, Quantizer, arrange, case_of
+from qloracle_conformance.generators.quantizing import ELEMENTS, Family, Quantizer, arrange, case_of
 from qloracle_conformance.generators.values import any_exponent, normal, rounded, special_words, words
 
 LENGTHS = (257, 131, 515, 1027, 2051, 4099, 8197, 16387, 33001, 70001)
@@ -94,21 +92,12 @@ def peak_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
     return case_of(quantizer, arrange(rounded(x * scale, dtype), quantizer, 0, claim), size)
 
 
-FAMILIES: dict[str, Callable[[Draw, Claim, Quantizer], Case]] = {
+FAMILIES: dict[str, Family] = {
     "peaks": peak_case,
     "extents": extent_case,
     "degenerate": degenerate_case,
     "squares": square_case,
 }
-
-
-def _for_quantizer(draw: Draw, claim: Claim, *, family: str, quantizer: Quantizer) -> Case:
-    return FAMILIES[family](draw, claim, quantizer)
-
-
-def extent_families(quantizer: Quantizer) -> dict[str, Callable[[Draw, Claim], Case]]:
-    """Return the families for one quantizer."""
-    return {name: partial(_for_quantizer, family=name, quantizer=quantizer) for name in FAMILIES}
 
 
 def encode_case(draw: Draw, claim: Claim, *, family: str, fmt: str) -> Case:

@@ -151,7 +151,9 @@ def normal_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
     return case_of(quantizer, normal(random, shape, dtype, 0.02), block_size)
 
 
-FAMILIES: dict[str, Callable[[Draw, Claim, Quantizer], Case]] = {
+Family = Callable[[Draw, Claim, Quantizer], Case]
+
+FAMILIES: dict[str, Family] = {
     "boundaries": boundary_case,
     "specials": special_case,
     "ramps": ramp_case,
@@ -161,10 +163,10 @@ FAMILIES: dict[str, Callable[[Draw, Claim, Quantizer], Case]] = {
 }
 
 
-def _for_quantizer(draw: Draw, claim: Claim, *, family: str, quantizer: Quantizer) -> Case:
-    return FAMILIES[family](draw, claim, quantizer)
+def for_quantizer(families: Mapping[str, Family], quantizer: Quantizer) -> dict[str, Callable[[Draw, Claim], Case]]:
+    """Return families for one quantizer."""
 
+    def bound(draw: Draw, claim: Claim, *, family: str) -> Case:
+        return families[family](draw, claim, quantizer)
 
-def bound_families(quantizer: Quantizer) -> dict[str, Callable[[Draw, Claim], Case]]:
-    """Return the families for one quantizer."""
-    return {name: partial(_for_quantizer, family=name, quantizer=quantizer) for name in FAMILIES}
+    return {name: partial(bound, family=name) for name in families}

@@ -8,7 +8,7 @@ then codes must not decrease with x within a group.
 import numpy as np
 
 from qloracle.formats import Array
-from qloracle_conformance.judge import Allowed, exactly
+from qloracle_conformance.judge import Allowed, StageResult, exactly
 
 TIE_WINDOW = 3.0  # in units of 2^−24 of the boundary
 _UNIT = 2.0**-24
@@ -99,3 +99,28 @@ def likely_cause(distance: Array, wrong: Array) -> str:
     if farthest <= 64:
         return f"boundaries missed by up to {farthest:.2g} x 2^-24: an approximate division"
     return ""
+
+
+def code_stage(
+    stage: str,
+    x: Array,
+    absmax: Array,
+    boundaries: Array,
+    exact: Array,
+    got: Array,
+    group: Array,
+    blocked: Array | None,
+    lowest: int = 0,
+) -> StageResult:
+    """Return the result of a stage of codes, given as for `code_limits`; what messages need is the caller's to add."""
+    distance = boundary_distance(x, absmax, boundaries, exact, got)
+    wrong = (got != exact) if blocked is None else (got != exact) & ~blocked
+    return StageResult(
+        stage=stage,
+        got=got,
+        allowed=code_limits(x, absmax, boundaries, exact, got, group, lowest),
+        blocked=blocked,
+        distance=distance,
+        cause=likely_cause(distance, wrong) if wrong.any() else "",
+        dtype="uint8",
+    )

@@ -1,5 +1,7 @@
 """Judging double quantization: the offset, the nested absmax given the offset, the codes given both."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from qloracle.blocks import block_absmax, block_count, spread
@@ -10,7 +12,7 @@ from qloracle.tracking import Interval
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import Allowed, StageResult, blocked_stage, exactly, float_ordinals, from_interval
-from qloracle_conformance.operations.codes import boundary_distance, code_limits, likely_cause
+from qloracle_conformance.operations.codes import code_stage
 from qloracle_conformance.operations.operation import Outputs, broken, expect, float_stage
 from qloracle_conformance.operations.quantize import judge_codes
 
@@ -66,19 +68,8 @@ def _nested_codes(residual: Array, nested: Array, codes: Array, doubtful: Array)
     blocked = spread(doubtful, size, NESTED_BLOCK_SIZE)
     exact = table.position[quantize_codes(residual, nested, table, NESTED_BLOCK_SIZE)]
     got = table.position[codes]
-    distance = boundary_distance(residual, absmax, table.midpoints, exact, got)
-    wrong = (exact != got) & ~blocked
-    return StageResult(
-        stage="nested_codes",
-        got=got,
-        allowed=code_limits(residual, absmax, table.midpoints, exact, got, group),
-        blocked=blocked,
-        distance=distance,
-        cause=likely_cause(distance, wrong) if wrong.any() else "",
-        words=codes,
-        dtype="uint8",
-        block_size=NESTED_BLOCK_SIZE,
-    )
+    judged = code_stage("nested_codes", residual, absmax, table.midpoints, exact, got, group, blocked)
+    return replace(judged, words=codes, block_size=NESTED_BLOCK_SIZE)
 
 
 def offset_limits(absmax: Array) -> dict[str, Allowed]:

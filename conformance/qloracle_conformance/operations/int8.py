@@ -19,7 +19,7 @@ from qloracle.tracking import Interval, exact_input, interval, scaled
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import StageResult, blocked_stage, from_interval
-from qloracle_conformance.operations.codes import boundary_distance, code_limits, likely_cause
+from qloracle_conformance.operations.codes import code_stage
 from qloracle_conformance.operations.operation import Outputs, broken, expect, float_stage, integer_stage
 from qloracle_conformance.operations.sums import bound_stage
 
@@ -59,19 +59,9 @@ def _codes_stage(
     words: Array,
     shape: tuple[int, ...],
 ) -> StageResult:
-    distance = boundary_distance(x, absmax, BOUNDARIES, exact, got)
-    wrong = (exact != got) & ~blocked
-    return StageResult(
-        stage="codes",
-        got=got,
-        allowed=code_limits(x, absmax, BOUNDARIES, exact, got, group, lowest=-LARGEST_CODE),
-        blocked=blocked,
-        distance=distance,
-        cause=likely_cause(distance, wrong) if wrong.any() else "",
-        words=words.reshape(-1),
-        dtype="int8",
-        row_length=shape[-1] if shape else 0,
-    )
+    judged = code_stage("codes", x, absmax, BOUNDARIES, exact, got, group, blocked, lowest=-LARGEST_CODE)
+    row_length = shape[-1] if shape else 0
+    return replace(judged, words=words.reshape(-1), dtype="int8", row_length=row_length)
 
 
 def judge_dequantize_int8(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:

@@ -12,7 +12,7 @@ from qloracle.formats import Array
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import StageResult, blocked_stage
-from qloracle_conformance.operations.codes import boundary_distance, code_limits, likely_cause
+from qloracle_conformance.operations.codes import code_limits, code_stage
 from qloracle_conformance.operations.nibbles import unpack_judged
 from qloracle_conformance.operations.operation import Outputs, broken, expect, float_stage
 
@@ -69,21 +69,8 @@ def judge_codes(
         unpacked = unpack_judged("packing", data, size, table.zero_code, fits, blocked)
         stages, codes = [unpacked.stage], unpacked.codes
     got = table.position[codes]
-    distance = boundary_distance(x, element_absmax, table.midpoints, exact, got)
-    wrong = (got != exact) if blocked is None else (got != exact) & ~blocked
-    stages.append(
-        StageResult(
-            stage="codes",
-            got=got,
-            allowed=code_limits(x, element_absmax, table.midpoints, exact, got, group),
-            blocked=blocked,
-            distance=distance,
-            cause=likely_cause(distance, wrong) if wrong.any() else "",
-            words=codes,
-            dtype="uint8",
-            block_size=block_size,
-        )
-    )
+    judged = code_stage("codes", x, element_absmax, table.midpoints, exact, got, group, blocked)
+    stages.append(replace(judged, words=codes, block_size=block_size))
     return stages
 
 
