@@ -20,6 +20,9 @@ from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.witness import Witness
 
 _LABEL = re.compile(r"\[([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)\]")
+_ARRAY = re.compile(
+    r"numpy\.ndarray\[tuple\[typing\.Any, \.\.\.\], numpy\.dtype\[typing\.Any\]\]|NDArray\[typing\.Any\]"
+)
 _MOST_ROWS = 64
 
 
@@ -74,7 +77,7 @@ def _print_clause(console: Console, label: str, carriers: list[str]) -> None:
     for carrier in carriers or []:
         module_name, _, attribute = carrier.rpartition(".")
         thing = getattr(importlib.import_module(module_name), attribute)
-        signature = str(inspect.signature(thing))
+        signature = _ARRAY.sub("array", str(inspect.signature(thing)))
         console.print(f"\n[cyan]{carrier}[/]{escape(signature)}", soft_wrap=True)
         console.print(escape(inspect.getdoc(thing) or ""), soft_wrap=True)
     if not carriers:

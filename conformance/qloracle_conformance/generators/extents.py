@@ -4,7 +4,6 @@ A length of 2^k + 3 leaves a tail to every vector width and every tile; 70001 el
 16-bit indices and of a grid's second dimension.
 """
 
-
 import numpy as np
 
 from qloracle.formats import Array, format_named
