@@ -15,7 +15,7 @@ from qloracle_conformance.operations.operation import INPUTS, REPEAT
 from qloracle_conformance.plan import Plan
 from qloracle_conformance.reduction import reduced
 from qloracle_conformance.registry import GIVEN, OPERATIONS
-from qloracle_conformance.run import BROKEN, PropertyResult, Tally, Task, TaskState, judge_case, run_task
+from qloracle_conformance.run import BROKEN, PropertyResult, Tally, Task, TaskState, fresh_state, judge_case, run_task
 from qloracle_conformance.witness import write_witness
 
 FOUNDATION_CASES = 12  # a family, of an operation that others rest on
@@ -64,14 +64,14 @@ class Session:
 
     def _with_witness(self, task: Task, result: PropertyResult, case: Case) -> PropertyResult:
         """Write a witness; the stages of a call that gave no outputs share one."""
-        shared = (task.operation.name, task.family) if result.status == "error" else None
-        if shared not in self.shared_witnesses or shared is None:
-            folder = self.witness_folder or Path()
-            path = write_witness(folder, self.name, self.device, self.executor.info, task, result, case)
-            if shared is None:
-                return replace(result, witness=str(path))
-            self.shared_witnesses[shared] = str(path)
-        return replace(result, witness=self.shared_witnesses[shared])
+        call = (task.operation.name, task.family)
+        if result.status == "error" and call in self.shared_witnesses:
+            return replace(result, witness=self.shared_witnesses[call])
+        folder = self.witness_folder or Path()
+        path = str(write_witness(folder, self.name, self.device, self.executor.info, task, result, case))
+        if result.status == "error":
+            self.shared_witnesses[call] = path
+        return replace(result, witness=path)
 
     def _holds(self, operation: str) -> bool:
         """Return whether the values of an operation that others rest on are right; run it if it was not selected."""
@@ -95,18 +95,20 @@ class Session:
         if result.tally.finding is None:
             return Tally(case=case)
 
+        last = Tally()
+
         def still_fails(candidate: Case) -> bool:
-            state = TaskState({stage: Tally() for stage in task.operation.stages_of(task.family)})
+            nonlocal last
+            state = fresh_state(task)
             judge_case(self.executor, task, candidate, state)
-            return state.failure is None and state.tallies[result.stage].failing > 0
+            last = state.tallies[result.stage]
+            return state.failure is None and last.failing > 0
 
         smallest = reduced(case, result.tally.finding.element, still_fails)
         if smallest is case:
             return Tally(case=case, finding=result.tally.finding)
-        state = TaskState({stage: Tally() for stage in task.operation.stages_of(task.family)})
-        judge_case(self.executor, task, smallest, state)
-        # The pattern is that of the whole case; the element and its numbers are those of the reduced one.
-        part, whole = state.tallies[result.stage].finding, result.tally.finding
+        # The pattern is that of the whole case; the element and its numbers are those of the reduced one, tried last.
+        part, whole = last.finding, result.tally.finding
         return Tally(case=smallest, finding=replace(part, pattern=whole.pattern, error=whole.error) if part else whole)
 
 

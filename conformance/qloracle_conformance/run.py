@@ -79,6 +79,11 @@ class TaskState:
     seconds: float = 0.0
 
 
+def fresh_state(task: Task) -> TaskState:
+    """Return the state of a task that has counted nothing yet at any of its stages."""
+    return TaskState({stage: Tally() for stage in task.operation.stages_of(task.family)})
+
+
 def call_of(case: Case, operation: Operation) -> Call:
     """Return the call that a case stands for."""
     return Call(operation.function, case.inputs, case.options, case.layouts, case.repeat)
@@ -87,7 +92,7 @@ def call_of(case: Case, operation: Operation) -> Call:
 def run_task(executor: Executor, task: Task, search: Callable[..., None] | None = None) -> list[PropertyResult]:
     """Run all cases of a task, then the search, and return the verdict on each of its properties."""
     started = time.perf_counter()
-    state = TaskState({stage: Tally() for stage in task.operation.stages_of(task.family)})
+    state = fresh_state(task)
     upcoming = [case_at(task, 0)] if task.cases else []
     for index in range(task.cases):
         following = partial(_make_next, upcoming, task, index + 1)  # made while the backend works on this one

@@ -15,7 +15,7 @@ from qloracle_conformance.execution import run_call
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.registry import OPERATIONS, QUANTIZERS, Property, properties
 from qloracle_conformance.registry import WEIGHTS as FAMILY
-from qloracle_conformance.run import PropertyResult, Tally, Task, TaskState, call_of, judge_case, verdicts
+from qloracle_conformance.run import PropertyResult, Task, TaskState, call_of, fresh_state, judge_case, verdicts
 from qloracle_conformance.safetensors_file import Matrix
 
 BLOCK_SIZE = 64
@@ -58,7 +58,7 @@ def check_matrices(
 ) -> Iterator[tuple[Task, PropertyResult]]:
     """Quantize and restore every matrix under every claimed scheme, judge both, and yield the verdicts at the end."""
     tasks = tasks_of(session)
-    states = {name: TaskState({s: Tally() for s in task.operation.stages_of(FAMILY)}) for name, task in tasks.items()}
+    states = {name: fresh_state(task) for name, task in tasks.items()}
     twin = run_by(reference())
     for matrix in matrices:
         real = matrix.values.real()

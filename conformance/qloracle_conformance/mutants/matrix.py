@@ -10,15 +10,15 @@ from rich.table import Table
 
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.execution import InProcess
+from qloracle_conformance.generators.case import Case
 from qloracle_conformance.generators.draw import CounterDraw, Option
 from qloracle_conformance.generators.linear import WIDE_LENGTHS
 from qloracle_conformance.mutants.catalogue import catalogue
 from qloracle_conformance.mutants.mutant import Mutant, Rewrite, backend_of
 from qloracle_conformance.mutants.rewrites import rewrites
-from qloracle_conformance.operations.operation import Operation
 from qloracle_conformance.plan import UsageError
 from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import Tally, Task, TaskState, judge_case
+from qloracle_conformance.run import Task, fresh_state, judge_case
 
 MOST_CASES = 20  # a family, before the mutant counts as survivor of it: the size of the default profile
 REWRITE_CASES = 12
@@ -68,16 +68,16 @@ def kill(mutant: Mutant, seed: int, length: int = 0) -> Kill:
             draw = OneLength(f"{task.operation.name}.{task.family}", index, seed)
             draw.length = length
             tried += 1
-            stage = _failing_stage(executor, task, task.operation, generate(draw, task.claim))
+            stage = _failing_stage(executor, task, generate(draw, task.claim))
             if stage:
                 name = f"{task.operation.name}.{stage}.{task.family}"
                 return Kill(mutant.name, length, name, stage, tried, stage in mutant.stages)
     return Kill(mutant.name, length, "", "", tried, False)
 
 
-def _failing_stage(executor: InProcess, task: Task, operation: Operation, case: object) -> str:
-    state = TaskState({stage: Tally() for stage in operation.stages_of(task.family)})
-    judge_case(executor, task, case, state)  # type: ignore[arg-type]
+def _failing_stage(executor: InProcess, task: Task, case: Case) -> str:
+    state = fresh_state(task)
+    judge_case(executor, task, case, state)
     if state.failure is not None:
         return f"error: {state.failure.message}"
     return next((stage for stage, tally in state.tallies.items() if tally.failing), "")
@@ -91,7 +91,7 @@ def accused(rewrite: Rewrite, seed: int) -> list[str]:
         for index in range(REWRITE_CASES):
             draw = CounterDraw(f"{task.operation.name}.{task.family}", index, seed)
             case = task.operation.families[task.family](draw, task.claim)
-            stage = _failing_stage(executor, task, task.operation, case)
+            stage = _failing_stage(executor, task, case)
             if stage:
                 found.append(f"{task.operation.name}.{stage}.{task.family} at case {index}")
     return found

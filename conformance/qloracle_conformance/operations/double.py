@@ -74,12 +74,13 @@ def _nested_codes(residual: Array, nested: Array, codes: Array, doubtful: Array)
 
 def offset_limits(absmax: Array) -> dict[str, Allowed]:
     """Return the limits of the offset: the mean rounded once; its two neighbours; any float32 summation of it."""
-    exact = float_ordinals(np.asarray(mean_offset(absmax)).view(np.uint32), "float32")
+    offset = mean_offset(absmax)
+    exact = float_ordinals(np.asarray(offset).view(np.uint32), "float32")
     finite = absmax[np.isfinite(absmax)]
     if not finite.size:
         return {"exact": exactly(exact)}
     # The other neighbour lies on the side of the exact mean; the difference is decided in integers of 2^−149.
-    rounded = exact_sum(np.atleast_1d(mean_offset(absmax)))
+    rounded = exact_sum(np.atleast_1d(offset))
     side = int(np.sign(exact_sum(finite) - rounded * finite.size))
     neighbour = exact + side
     magnitude = float(np.sum(np.abs(finite), dtype=np.float64)) / finite.size
