@@ -38,6 +38,7 @@ class Claim:
     empty: bool = True  # whether arrays without elements are accepted
     layouts: tuple[str, ...] = ("contiguous",)
     features: tuple[str, ...] = ("bias", "dropout", "rank_stabilized")  # optional parts of matmul-like operations
+    options: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # of Operation.options, by name
     roundings: Roundings = field(default_factory=Roundings)  # for sums: the declared rounding points
     basis: Literal["promised", "assumed"] = "assumed"  # by the library's documentation, or by the adapter's author
     source: str = ""  # where it is promised, or what the assumption rests on
@@ -47,6 +48,9 @@ class Claim:
         for stage, level in self.levels.items():
             if level not in LEVELS:
                 reject_value(f"levels[{stage!r}] of {self.operation}", f"one of {', '.join(LEVELS)}", repr(level))
+        for name, values in self.options.items():
+            if not values:
+                reject_value(f"options[{name!r}] of {self.operation}", "not empty", values)
         self._require_known_names()
         for argument in ("dtypes", "out_dtypes", "block_sizes", "ndims", "layouts"):
             if not getattr(self, argument):

@@ -14,7 +14,7 @@ from qloracle_conformance.generators.case import Case
 from qloracle_conformance.operations.operation import INPUTS, REPEAT
 from qloracle_conformance.plan import Plan
 from qloracle_conformance.reduction import reduced
-from qloracle_conformance.registry import GIVEN, OPERATIONS
+from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import BROKEN, PropertyResult, Tally, Task, TaskState, fresh_state, judge_case, run_task
 from qloracle_conformance.witness import write_witness
 
@@ -47,7 +47,7 @@ class Session:
 
     def finished(self, task: Task, result: PropertyResult) -> PropertyResult:
         """Block what rests on an operation that failed; reduce and write down what failed itself."""
-        needed = GIVEN.get(task.operation.name)
+        needed = task.operation.given
         rests = result.status in ("pass", "fail", "differs") and result.stage not in (INPUTS, REPEAT)
         if needed and rests and not self._holds(needed):
             return replace(result, status="blocked", message=f"rests on {needed}, which failed")

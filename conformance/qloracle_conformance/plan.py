@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from qloracle.errors import QloracleError
 from qloracle_conformance.backend import BackendInfo, Claim
 from qloracle_conformance.judge import LEVELS
-from qloracle_conformance.operations.operation import level_of
+from qloracle_conformance.operations.operation import level_of, with_default_options
 from qloracle_conformance.registry import OPERATIONS, selected
 from qloracle_conformance.run import Task
 
@@ -66,7 +66,7 @@ def make_plan(
         _check_claim(claim, info.name)
         if claim.operation in claims:
             raise UsageError(f"backend {info.name!r} claims {claim.operation!r} twice")
-        claims[claim.operation] = claim
+        claims[claim.operation] = with_default_options(claim, OPERATIONS[claim.operation])
     size, named = PROFILES[profile], list(dict.fromkeys(p.operation for p in chosen.values()))
     tasks = []
     for name in (n for n in named if n in claims and OPERATIONS[n].function in info.functions):
@@ -87,6 +87,14 @@ def _check_claim(claim: Claim, backend: str) -> None:
     unknown = set(levels) - known
     if unknown:
         raise UsageError(f"backend {backend!r} claims unknown stages of {operation!r}: {', '.join(sorted(unknown))}")
+    for name, values in claim.options.items():
+        existing = OPERATIONS[operation].options.get(name, ())
+        wrong = [value for value in values if value not in existing]
+        if wrong or not existing:
+            raise UsageError(
+                f"backend {backend!r} claims option {name!r} of {operation!r} for {wrong or values}; "
+                f"there is {existing or 'no such option'}"
+            )
     strictest = OPERATIONS[operation].strictest
     for stage in OPERATIONS[operation].stages:
         if LEVELS.index(level_of(claim, stage)) < LEVELS.index(strictest):

@@ -1,13 +1,13 @@
 """The record of an operation, and the checks that every judge of outputs begins with."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from qloracle.formats import Array
 from qloracle_conformance.arrays import HostArray
-from qloracle_conformance.backend import Claim
+from qloracle_conformance.backend import Claim, Level
 from qloracle_conformance.generators.case import Case, Generator
 from qloracle_conformance.judge import Allowed, StageResult, exactly, failed_stage, float_ordinals
 
@@ -28,12 +28,19 @@ class Operation:
     families: Mapping[str, Generator]  # family → generator of cases
     intermediates: Callable[[Case], dict[str, Array]]  # what `explain` prints
     reached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # family → the only stages that it reaches
-    strictest: str = "exact"  # the strictest level that can be claimed: no order of summation is the right one
+    strictest: Level = "exact"  # the strictest level that can be claimed: no order of summation is the right one
+    given: str = ""  # another operation that this one's weight goes through: it is judged only if that one passed
+    options: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # plain options and all values that exist
 
     def stages_of(self, family: str) -> tuple[str, ...]:
         """Return the stages that cases of a family are judged at, those of every operation included."""
         own = self.reached.get(family, tuple(self.stages))
         return (*own, INPUTS, REPEAT) if family == "memory" else (*own, INPUTS)
+
+
+def with_default_options(claim: Claim, operation: Operation) -> Claim:
+    """Return a claim that names values for every option: the first one that exists where its author named none."""
+    return replace(claim, options={**{name: values[:1] for name, values in operation.options.items()}, **claim.options})
 
 
 def expect(outputs: Outputs, index: int, stage: str, dtype: str, shape: tuple[int, ...]) -> HostArray | StageResult:

@@ -1,0 +1,38 @@
+"""Signatures of blockwise quantization."""
+
+from typing import Any, Protocol
+
+Native = Any
+
+
+class BlockAbsmax(Protocol):
+    """``block_absmax``: absmax of flat blocks. Clause [blocks.absmax]."""
+
+    def __call__(self, x: Native, *, block_size: int) -> Native:
+        """Return float32 of shape (⌈x.size / block_size⌉,)."""
+        ...
+
+
+class QuantizeBlockwise(Protocol):
+    """``quantize_blockwise``: operations nf4.quantize and dynamic_signed.quantize."""
+
+    def __call__(self, x: Native, *, codebook: str, block_size: int) -> tuple[Native, Native]:
+        """Return data (uint8, 1-d: packed codes of "nf4", codes of "dynamic_signed") and absmax (float32, 1-d)."""
+        ...
+
+
+class DequantizeBlockwise(Protocol):
+    """``dequantize_blockwise``: operations nf4.dequantize and dynamic_signed.dequantize."""
+
+    def __call__(
+        self, data: Native, absmax: Native, *, codebook: str, block_size: int, shape: tuple[int, ...], dtype: str
+    ) -> Native:
+        """Return values of type `dtype` and shape `shape`."""
+        ...
+
+
+PROTOCOLS: dict[str, type] = {
+    "block_absmax": BlockAbsmax,
+    "quantize_blockwise": QuantizeBlockwise,
+    "dequantize_blockwise": DequantizeBlockwise,
+}
