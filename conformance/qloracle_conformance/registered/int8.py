@@ -26,7 +26,7 @@ def operations() -> list[Operation]:
         *made,
         Operation("int8.matmul", "int8_matmul", 1, {"acc": "int8.matmul"}, int8.judge_int8_matmul,
                   restoring.families(integers.matmul_case, integers.MATMUL_FAMILIES), int8.matmul_intermediates),
-        Operation("int8.scale", "scale_int8_matmul", 1, {"y": "bounds.scale"}, int8.judge_scale,
+        Operation("int8.scale", "scale_int8_matmul", 1, {"y": "int8.scale"}, int8.judge_scale,
                   restoring.families(integers.scale_case, integers.SCALE_FAMILIES), int8.scale_intermediates,
-                  strictest="bound"),
+                  strictest="bound", bound="bounds.scale"),
     ]  # fmt: skip

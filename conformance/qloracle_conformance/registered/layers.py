@@ -18,8 +18,8 @@ def operations() -> list[Operation]:
         given = "nf4.dequantize" if kind == "qlora" else ""
         made += [
             Operation(forward, f"{kind}_forward", 1, terms, judges.judge_forward, layers.layer_families(forward),
-                      judges.forward_intermediates, layers.REACHED, "bound", given),
+                      judges.forward_intermediates, layers.REACHED, "bound", "bounds.lora", given),
             Operation(backward, f"{kind}_backward", 4, gradients, judges.judge_backward,
-                      layers.layer_families(backward), judges.backward_intermediates, strictest="bound", given=given),
+                      layers.layer_families(backward), judges.backward_intermediates, strictest="bound", bound="bounds.lora", given=given),
         ]  # fmt: skip
     return made
