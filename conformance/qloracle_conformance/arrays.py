@@ -8,15 +8,18 @@ from qloracle.errors import reject_value
 from qloracle.formats import FORMATS, Array, from_bits, to_bits
 from qloracle.rounding import decode, widen
 
-# Storage of every type name that crosses the boundary to a backend; bfloat16 has no NumPy dtype and travels as words.
+# Storage of every type name that crosses the boundary to a backend; formats without a NumPy dtype travel as words.
 STORAGE = {
     "float64": "f8",
     "float32": "f4",
     "float16": "f2",
     "bfloat16": "u2",
+    **{name: f.word.str[1:] for name, f in FORMATS.items() if f.numpy is None and name != "bfloat16"},
     "uint8": "u1",
     "int8": "i1",
     "int32": "i4",
+    "int64": "i8",
+    "uint32": "u4",
     "bool": "?",
 }
 LAYOUTS = ("contiguous", "offset", "strided", "transposed", "reversed", "padded")
@@ -54,7 +57,7 @@ class HostArray:
 
     def real(self) -> Array:
         """Return the exact values as float64."""
-        if self.dtype in ("bfloat16", "float16"):
+        if self.dtype in FORMATS and self.dtype not in ("float64", "float32"):
             return decode(self.items, self.dtype)
         with np.errstate(invalid="ignore"):  # a signaling NaN becomes a quiet one
             return self.items.astype(np.float64)  # exact from every other type

@@ -13,7 +13,7 @@ from qloracle_conformance.judge import LEVELS
 Level = Literal["exact", "tie", "bound"]
 Native = Any  # whatever array the backend's framework uses
 
-FEATURES = ("bias", "dropout", "rank_stabilized", "minus_128")
+FEATURES = ("bias", "dropout", "rank_stabilized", "minus_128", "lora_bias", "fan_in_fan_out")
 _KNOWN: dict[str, tuple[object, ...]] = {
     "dtypes": TENSOR_FORMATS,
     "out_dtypes": TENSOR_FORMATS,

@@ -1,20 +1,22 @@
-"""The command line: `qloracle check`, `replay`, `explain`, `backends`, `mutants`, `generate`.
+"""The command line: `qloracle check`, `replay`, `explain`, `spec`, `backends`, `mutants`, `generate`.
 
 Exit codes: 0 every claim holds; 1 a claim does not hold; 2 wrong usage, an unusable file or backend, or the suite
 itself failed; 130 stopped by Ctrl-C.
 """
 
 import os
-import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from qloracle.errors import QloracleError
+from qloracle_conformance.commands.document import explain, spec
+from qloracle_conformance.commands.footprint import footprint
+from qloracle_conformance.commands.guard import console as _console
+from qloracle_conformance.commands.guard import guarded as _guarded
+from qloracle_conformance.commands.guard import settings as _settings
+from qloracle_conformance.commands.sweep import sweep
 
 app = typer.Typer(
     help="Judge backends of quantized fine-tuning kernels against an executable specification.",
@@ -23,7 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 every claim holds; 1 one does not; 2 wrong usage or the suite failed; 130 stopped by Ctrl-C.",
 )
-_settings = {"debug": False}
 
 
 @app.callback()
@@ -32,36 +33,6 @@ def options(
 ) -> None:
     """Judge backends of quantized fine-tuning kernels against an executable specification."""
     _settings["debug"] = debug
-
-
-def _console() -> Console:
-    # A pipe or a log has no width of its own; tables need room to keep one row on one line.
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-
-
-def _fail(message: str, code: int = 2) -> NoReturn:
-    if _settings["debug"]:
-        traceback.print_exc()
-    sys.stderr.write(f"qloracle: {' '.join(message.split())}\n")
-    raise typer.Exit(code)
-
-
-def _guarded(action: Callable[[], int]) -> None:
-    """Run a command's action; every expected error is one line on standard error and the right exit code."""
-    try:
-        code = action()
-    except KeyboardInterrupt:
-        _fail("stopped by Ctrl-C; a report lacks its footer, which marks it as cut short", 130)
-    except ModuleNotFoundError as error:
-        _fail(f"this command needs the module {error.name!r}: pip install 'qloracle[conformance]'")
-    except QloracleError as error:
-        _fail(str(error))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(141) from None  # as a shell reports a program that SIGPIPE ended: no verdict
-    except Exception as error:  # noqa: BLE001  # the last line of defence: one line instead of a traceback
-        _fail(f"the suite itself failed: {type(error).__name__}: {error} (--debug shows where)")
-    raise typer.Exit(code)
 
 
 @app.command()
@@ -111,25 +82,6 @@ def replay(
 
 
 @app.command()
-def explain(
-    name: Annotated[str, typer.Argument(help="A clause, an operation, or a witness file.")],
-) -> None:
-    """Print a rule of the specification, or every intermediate of the reference for a witness."""
-
-    def action() -> int:
-        from qloracle_conformance import explain as explaining
-        from qloracle_conformance.witness import read_witness
-
-        if name.endswith(".json") or Path(name).is_file():
-            explaining.explain_witness(_console(), read_witness(Path(name)))
-        else:
-            explaining.explain_clause(_console(), name)
-        return 0
-
-    _guarded(action)
-
-
-@app.command()
 def backends() -> None:
     """List the backends that are installed, and what each claims."""
 
@@ -174,6 +126,12 @@ def generate(
         return generate_files(root, check_only, _console())
 
     _guarded(action)
+
+
+app.command()(explain)
+app.command()(spec)
+app.command()(footprint)
+app.command()(sweep)
 
 
 def main() -> None:

@@ -1,88 +1,145 @@
-"""Explaining a clause, an operation, or a witness."""
+"""Explaining a clause or an operation with a worked example, or a witness, with every intermediate."""
 
-import importlib
-import inspect
-import pkgutil
 import re
-from collections.abc import Iterator
-from types import ModuleType
+from collections.abc import Sequence
+from difflib import get_close_matches
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-import qloracle
-from qloracle_conformance.finding import describe_number
+from qloracle.errors import QloracleError
+from qloracle_conformance.examples.example import input_name
+from qloracle_conformance.generators.case import Case
+from qloracle_conformance.given import given_case
+from qloracle_conformance.intermediates import print_intermediates, shown
 from qloracle_conformance.operations.operation import level_of
 from qloracle_conformance.plan import UsageError
 from qloracle_conformance.registry import OPERATIONS
+from qloracle_conformance.spec.clauses import carrier, carriers_of, clauses, signature_of
+from qloracle_conformance.spec.docstrings import cleaned, parse
 from qloracle_conformance.witness import Witness
+from qloracle_conformance.worked import example_case, operations_of, run_reference, sessions, vocabulary
 
-_LABEL = re.compile(r"\[([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)\]")
-_ARRAY = re.compile(
-    r"numpy\.ndarray\[tuple\[typing\.Any, \.\.\.\], numpy\.dtype\[typing\.Any\]\]|NDArray\[typing\.Any\]"
-)
 _MOST_ROWS = 64
-
-
-def reference_modules() -> Iterator[ModuleType]:
-    """Yield the modules of the reference."""
-    for found in pkgutil.iter_modules(qloracle.__path__):
-        yield importlib.import_module(f"qloracle.{found.name}")
-
-
-def clauses() -> dict[str, list[str]]:
-    """Return all clauses and the full names of the functions that carry each, the most specific first."""
-    carried: dict[str, list[tuple[int, str]]] = {}
-    for module in reference_modules():
-        for label in _LABEL.findall(module.__doc__ or ""):
-            carried.setdefault(label, [])
-        for name, thing in vars(module).items():
-            if getattr(thing, "__module__", None) == module.__name__ and (
-                inspect.isfunction(thing) or inspect.isclass(thing)
-            ):
-                labels = _LABEL.findall(thing.__doc__ or "")
-                for label in labels:
-                    carried.setdefault(label, []).append((len(labels), f"{module.__name__}.{name}"))
-    return {label: [name for _, name in sorted(carriers)] for label, carriers in sorted(carried.items())}
+_EXAMPLE_ROWS = 16
 
 
 def explain_clause(console: Console, name: str) -> None:
-    """Print the rule of a clause, or of every stage of an operation, from the reference's docstrings.
+    """Print the rule of a clause, or of every stage of an operation, with a worked example.
 
     Raises
     ------
     UsageError
         If there is no clause or operation of that name.
     """
-    known = clauses()
-    if name not in known and name not in OPERATIONS:
-        raise UsageError(
-            f"no clause, operation or file {name!r}; clauses: {', '.join(known)}; operations: {', '.join(OPERATIONS)}"
-        )
-    labels = [name] if name in known else []
+    operation = require_name(name)
+    labels = [name] if name in clauses() else []
     if name in OPERATIONS:  # some clauses are called as the operation is
-        operation = OPERATIONS[name]
-        console.print(f"[bold]{name}[/]: function {operation.function}, judged stage by stage")
-        for stage, clause in operation.stages.items():
+        console.print(f"[bold]{name}[/]: function {OPERATIONS[name].function}, judged stage by stage")
+        for stage, clause in OPERATIONS[name].stages.items():
             console.print(f"  {stage:<14} by clause {escape(f'[{clause}]')}")
-        labels += operation.stages.values()
+        labels += OPERATIONS[name].stages.values()
     for clause in dict.fromkeys(labels):
-        _print_clause(console, clause, known[clause])
+        _print_clause(console, clause)
+    if operation:
+        explain_case(console, example_case(operation), _EXAMPLE_ROWS)
+        others = [o for o in operations_of(name) if o != operation]
+        if others:
+            console.print(f"[dim]the clause also judges {', '.join(others)}[/]", soft_wrap=True)
+    for session in [] if operation else sessions(name):
+        console.print(f"\n[bold]worked example[/], run now: {session.carrier}")
+        console.print(escape("\n".join(session.lines)), soft_wrap=True)
 
 
-def _print_clause(console: Console, label: str, carriers: list[str]) -> None:
+def list_names(console: Console) -> None:
+    """Print every clause with its rule in a line, and every operation with its clauses."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("clause", "rule"):
+        table.add_column(head, no_wrap=head == "clause")
+    for label in clauses():
+        table.add_row(label, escape(parse(carrier(carriers_of(label)[0]).__doc__).summary))
+    console.print(table)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("operation", "clauses"):
+        table.add_column(head, no_wrap=head == "operation")
+    for name, operation in OPERATIONS.items():
+        table.add_row(name, ", ".join(dict.fromkeys(operation.stages.values())))
+    console.print()
+    console.print(table)
+
+
+def require_name(name: str) -> str:
+    """Return the operation that shows a clause or operation at work, or "" if no operation does.
+
+    Raises
+    ------
+    UsageError
+        If there is no clause or operation of that name.
+    """
+    known = [*clauses(), *OPERATIONS]
+    if name not in known:
+        close = get_close_matches(name, known, n=3)
+        hint = f"; did you mean {' or '.join(dict.fromkeys(close))}?" if close else ";"
+        raise UsageError(f"no clause, operation or file {name!r}{hint} `qloracle explain` alone lists all names")
+    return name if name in OPERATIONS else next(iter(operations_of(name)), "")
+
+
+def explain_inputs(
+    console: Console, name: str, inputs: Sequence[str], options: Sequence[str], dtype: str | None
+) -> None:
+    """Print every intermediate of a clause or operation for the inputs that a user typed.
+
+    Raises
+    ------
+    UsageError
+        If no operation shows the clause at work, a name is unknown, or the inputs do not fit together.
+    """
+    operation = require_name(name)
+    if not operation:
+        raise UsageError(f"clause {name!r} has no operation that takes inputs; explain it without --input")
+    case = given_case(example_case(operation), inputs, options, dtype, vocabulary(operation))
+    given = {input_name(text) for text in inputs}
+    explain_case(console, case, _MOST_ROWS, [n for n in case.inputs if n not in given])
+
+
+def explain_case(console: Console, case: Case, rows: int, assumed: Sequence[str] = ()) -> None:
+    """Print the inputs, every intermediate and the result of a case; `assumed` inputs are the example's."""
+    outcome = run_reference(case)
+    hint = f"; not given, and so from the worked example: {', '.join(assumed)}" if assumed else ""
+    if outcome.failure:
+        raise UsageError(f"{re.sub('^Argument(Type|Value)Error: ', '', outcome.message)}{hint}")
+    try:
+        values = OPERATIONS[case.operation].intermediates(case)
+    except QloracleError as error:
+        raise UsageError(f"{error}{hint}") from error
+    except (IndexError, TypeError, ValueError) as error:
+        raise UsageError(f"the inputs do not fit together: {error}{hint}") from error
+    console.print(f"\n[bold]worked example[/]: {case.operation}")
+    print_inputs(console, case)
+    print_intermediates(console, values, rows)
+    for position, output in enumerate(outcome.outputs):
+        console.print(f"result {position}: {output.dtype} {output.shape}, {escape(shown(output))}", soft_wrap=True)
+
+
+def print_inputs(console: Console, case: Case) -> None:
+    """Print type, shape, layout and first elements of every input, and the options."""
+    for name, array in case.inputs.items():
+        if array is None:
+            console.print(f"input {name}: left out")
+            continue
+        layout = case.layouts.get(name, "contiguous")
+        console.print(f"input {name}: {array.dtype} {array.shape}, {layout}, {escape(shown(array))}", soft_wrap=True)
+    console.print(f"options: {escape(str(dict(case.options)))}", soft_wrap=True)
+
+
+def _print_clause(console: Console, label: str) -> None:
     console.print(f"\n[bold]{escape(f'[{label}]')}[/]")
-    for carrier in carriers or []:
-        module_name, _, attribute = carrier.rpartition(".")
-        thing = getattr(importlib.import_module(module_name), attribute)
-        signature = _ARRAY.sub("array", str(inspect.signature(thing)))
-        console.print(f"\n[cyan]{carrier}[/]{escape(signature)}", soft_wrap=True)
-        console.print(escape(inspect.getdoc(thing) or ""), soft_wrap=True)
-    if not carriers:
-        module = next(m for m in reference_modules() if f"[{label}]" in (m.__doc__ or ""))
-        console.print(escape(inspect.getdoc(module) or ""), soft_wrap=True)
+    for name in carriers_of(label):
+        thing = carrier(name)
+        signature = signature_of(thing) if callable(thing) else ""
+        console.print(f"\n[cyan]{name}[/]{escape(signature)}", soft_wrap=True)
+        console.print(escape(cleaned(thing.__doc__)), soft_wrap=True)
 
 
 def explain_witness(console: Console, witness: Witness) -> None:
@@ -95,31 +152,6 @@ def explain_witness(console: Console, witness: Witness) -> None:
     for key in ("pattern", "error", "cause", "got", "allowed"):
         if found.get(key):
             console.print(f"  {key:<8} {escape(str(found[key]))}", soft_wrap=True)
-    for name, array in witness.case.inputs.items():
-        layout = witness.case.layouts.get(name, "contiguous")
-        shown = "left out" if array is None else f"{array.dtype} {array.shape}, {layout}"
-        console.print(f"input {name}: {shown}")
-    console.print(f"options: {escape(str(dict(witness.case.options)))}")
+    print_inputs(console, witness.case)
     values = OPERATIONS[witness.operation].intermediates(witness.case)
-    sizes = {np.asarray(v).size for v in values.values()}
-    for size in sorted(sizes):
-        _print_columns(
-            console, {k: v for k, v in values.items() if np.asarray(v).size == size}, found.get("element", -1)
-        )
-
-
-def _print_columns(console: Console, values: dict[str, object], element: int) -> None:
-    """Print intermediates side by side, around the failing element if there are many."""
-    flat = {name: np.asarray(v).reshape(-1) for name, v in values.items()}
-    size = len(next(iter(flat.values())))
-    start = max(0, min(element - _MOST_ROWS // 2, size - _MOST_ROWS)) if size > _MOST_ROWS else 0
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("element", justify="right")
-    for name in flat:
-        table.add_column(name, no_wrap=True)
-    for index in range(start, min(size, start + _MOST_ROWS)):
-        mark = "[red]" if index == element else ""
-        table.add_row(f"{mark}{index}", *(f"{mark}{describe_number(v[index])}" for v in flat.values()))
-    console.print(table)
-    if size > _MOST_ROWS:
-        console.print(f"[dim]elements {start} to {start + _MOST_ROWS - 1} of {size}[/]")
+    print_intermediates(console, values, _MOST_ROWS, found.get("element", -1))

@@ -8,7 +8,7 @@ import numpy as np
 from qloracle.formats import FORMATS, Array
 from qloracle.rounding import decode
 from qloracle_conformance.generators.case import Case
-from qloracle_conformance.judge import NAN_ORDINAL, StageResult, words_at
+from qloracle_conformance.judge import NAN_ORDINAL, NO_WORD_ORDINAL, StageResult, words_at
 from qloracle_conformance.operations.operation import Operation
 from qloracle_conformance.patterns import describe_pattern
 
@@ -45,6 +45,8 @@ def show(ordinal: int, dtype: str) -> str:
         return str(ordinal)
     if ordinal == NAN_ORDINAL:
         return "NaN"
+    if ordinal == NO_WORD_ORDINAL:
+        return f"no word of {dtype}"
     word = words_at(np.asarray(ordinal, np.int64), dtype)
     return f"0x{int(word):0{word.dtype.itemsize * 2}x} ({float(decode(np.asarray(word), dtype)):.9g})"
 

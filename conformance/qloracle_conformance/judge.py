@@ -1,19 +1,21 @@
 """The one comparison of the suite: every output must lie inside the interval that the oracle allows.
 
 Outputs and limits are compared as *ordinals*, integers in the order of the output's values: for a float format the
-signed magnitude bits (so neighbours differ by 1, −0 is −1 and +0 is 0, and every NaN has one ordinal beyond all
-others); for codes the position in value order; for integers the number itself.
+signed magnitude (so neighbours differ by 1, −0 is −1 and +0 is 0; every NaN has one ordinal beyond all others, next to
+the one of words that the format does not have); for codes the position in value order; for integers the number itself.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from qloracle.decoding import is_nan
 from qloracle.formats import Array, format_named
 from qloracle.rounding import encode
 from qloracle.tracking import Interval
 
 NAN_ORDINAL = np.iinfo(np.int64).max
+NO_WORD_ORDINAL = NAN_ORDINAL - 1  # a bit is set that the format keeps 0: no limits ever include it
 _ANYTHING = np.iinfo(np.int64).min  # as `lo` together with hi = NAN_ORDINAL: no verdict
 LEVELS = ("exact", "tie", "bound")  # each implies the next
 
@@ -22,18 +24,21 @@ def float_ordinals(words: Array, fmt: str) -> Array:
     """Return the ordinals of bit patterns of a float format, int64."""
     named = format_named(fmt)
     wide = words.astype(np.uint64)
-    magnitude = (wide & np.uint64(named.sign_bit - 1)).astype(np.int64)
+    magnitude = ((wide >> np.uint64(named.padding)) & np.uint64(named.largest_magnitude)).astype(np.int64)
     negative = (wide & np.uint64(named.sign_bit)) != 0
     ordinals = np.where(negative, -magnitude - 1, magnitude)
-    return np.where(magnitude > named.infinity_bits, NAN_ORDINAL, ordinals)
+    ordinals = np.where(is_nan(words.astype(named.word), named), NAN_ORDINAL, ordinals)
+    return np.where((wide & ~np.uint64(named.filled_bits)) != 0, NO_WORD_ORDINAL, ordinals)
 
 
 def words_at(ordinals: Array, fmt: str) -> Array:
     """Return the bit patterns whose ordinals are given; the inverse of `float_ordinals` but for NaN payloads."""
     named = format_named(fmt)
     magnitude = np.where(ordinals < 0, -ordinals - 1, ordinals)
-    words = magnitude.astype(np.uint64) | np.where(ordinals < 0, np.uint64(named.sign_bit), np.uint64(0))
-    bits: Array = np.where(ordinals == NAN_ORDINAL, np.uint64(named.quiet_nan_bits), words).astype(named.word)
+    words = magnitude.astype(np.uint64) << np.uint64(named.padding)
+    words |= np.where(ordinals < 0, np.uint64(named.sign_bit), np.uint64(0))
+    nan = np.uint64(named.quiet_nan_bits if named.has_nan else 0)
+    bits: Array = np.where(ordinals == NAN_ORDINAL, nan, words).astype(named.word)
     return bits
 
 

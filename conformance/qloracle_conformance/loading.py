@@ -3,7 +3,6 @@
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from qloracle.errors import QloracleError
@@ -41,10 +40,7 @@ def load_backend(name: str, device: str) -> Backend:
     if target is None:
         known = ", ".join(known_backends()) or "none"
         raise BackendLoadError(f"unknown backend {name!r}; known: {known}; or give module:attribute")
-    if "" not in sys.path and "." not in sys.path:
-        sys.path.insert(0, "")
-    module_name, _, attribute = target.partition(":")
-    found = _attribute(_imported(module_name, name), attribute, name)
+    found = attribute_named(target, name)
     try:
         backend = found(device) if callable(found) else found
     except Exception as error:
@@ -52,6 +48,20 @@ def load_backend(name: str, device: str) -> Backend:
     if not isinstance(backend, Backend):
         raise BackendLoadError(f"backend {name!r} must be a Backend, or return one; got {type(backend).__name__}")
     return backend
+
+
+def attribute_named(target: str, name: str) -> Any:
+    """Return the attribute that ``module:attribute`` names; the current folder is searched too.
+
+    Raises
+    ------
+    BackendLoadError
+        If the module cannot be imported, or has no such attribute; `name` is what the message calls it.
+    """
+    if "" not in sys.path and "." not in sys.path:
+        sys.path.insert(0, "")
+    module_name, _, attribute = target.partition(":")
+    return _attribute(_imported(module_name, name), attribute, name)
 
 
 def _imported(module_name: str, name: str) -> Any:
@@ -66,8 +76,8 @@ def _imported(module_name: str, name: str) -> Any:
         ) from error
 
 
-def _attribute(module: Any, attribute: str, name: str) -> Callable[[str], Backend] | Backend:
-    found: Callable[[str], Backend] | Backend | None = getattr(module, attribute, None)
+def _attribute(module: Any, attribute: str, name: str) -> Any:
+    found = getattr(module, attribute, None)
     if found is None:
         raise BackendLoadError(f"backend {name!r}: module {module.__name__!r} has no attribute {attribute!r}")
     return found

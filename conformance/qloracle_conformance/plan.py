@@ -95,8 +95,8 @@ def _check_claim(claim: Claim, backend: str) -> None:
                 f"backend {backend!r} claims option {name!r} of {operation!r} for {wrong or values}; "
                 f"there is {existing or 'no such option'}"
             )
-    strictest = OPERATIONS[operation].strictest
     for stage in OPERATIONS[operation].stages:
+        strictest = OPERATIONS[operation].strictest_of(stage)
         if LEVELS.index(level_of(claim, stage)) < LEVELS.index(strictest):
             raise UsageError(
                 f"backend {backend!r} claims {operation}.{stage} at level {level_of(claim, stage)};"

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.double_quant import NESTED_BLOCK_SIZE
+from qloracle.nested_absmax import NESTED_BLOCK_SIZE
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.generators.case import Case
+from qloracle_conformance.group_reduction import own_candidates
+from qloracle_conformance.merge_reduction import merge_candidates
 
 
 def reduced(case: Case, element: int, still_fails: Callable[[Case], bool]) -> Case:
@@ -34,11 +36,17 @@ def candidates(case: Case, element: int) -> Iterator[Case]:
         return
     if {"x", "lora_a"} <= case.inputs.keys():
         yield from _rows_of_layer(case, element)
+    elif "lora_a" in case.inputs:
+        yield from merge_candidates(case, element)
+    elif (own := own_candidates(case)) is not None:
+        yield from own(case, element)
     elif case.options.get("block_size"):
         yield from _blocks(case, element)
     elif set(case.inputs) == {"values"} or set(case.inputs) == {"bits"}:
         name = next(iter(case.inputs))
         yield _with(case, {name: case.array(name).items.reshape(-1)[element : element + 1]}, {})
+    elif set(case.inputs) == {"values", "random_bits"}:
+        yield _with(case, {n: case.array(n).items.reshape(-1)[element : element + 1] for n in case.inputs}, {})
     elif case.options.get("granularity") in ("tensor", "row", "column"):
         yield from _groups(case, element)
 

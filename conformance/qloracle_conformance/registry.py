@@ -10,11 +10,45 @@ from functools import cache
 from importlib.resources import files
 
 from qloracle_conformance.operations.operation import Operation
-from qloracle_conformance.registered import blockwise, conversions, double, int8, layers, packing
+from qloracle_conformance.registered import (
+    adapters,
+    affine,
+    blockwise,
+    conversions,
+    dora,
+    double,
+    footprint,
+    int8,
+    int8_linear,
+    layers,
+    merging,
+    optimizers,
+    packing,
+    products,
+    requantizing,
+    tables,
+)
 
 WEIGHTS = "weights"  # the family of properties whose inputs are the matrices of a checkpoint
 QUANTIZERS = ("nf4", "nf4_double", "dynamic_signed", "int8_tensor", "int8_row", "int8_column", "int8_block")
-MODULES = (conversions, packing, blockwise, double, int8, layers)  # in the order of reports
+MODULES = (
+    conversions,
+    packing,
+    tables,
+    blockwise,
+    double,
+    int8,
+    affine,
+    int8_linear,
+    layers,
+    dora,
+    products,
+    merging,
+    requantizing,
+    adapters,
+    optimizers,
+    footprint,
+)  # as reports list them
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from qloracle_conformance.operations.operation import INPUTS, REPEAT, Operation,
 
 Status = Literal["pass", "fail", "differs", "error", "blocked", "not-claimed", "not-judged"]
 BROKEN: tuple[Status, ...] = ("fail", "differs", "error")
-OPTIONAL = ("bias", "dropout")  # stages that are a feature of the same name
+OPTIONAL = ("bias", "dropout", "lora_bias", "fan_in_fan_out")  # stages that are a feature of the same name
 
 
 @dataclass
@@ -251,6 +251,9 @@ def _status(task: Task, stage: str, tally: Tally, state: TaskState) -> tuple[Sta
     if not tally.cases:
         if stage in OPTIONAL and stage not in task.claim.features:
             return "not-claimed", f"the claim does not list the feature {stage}"
+        option, values = task.operation.optional.get(stage, ("", ()))
+        if option and not set(values) & set(task.claim.options.get(option, ())):
+            return "not-claimed", f"the claim lists none of {', '.join(map(str, values))} as {option}"
         return "error", "no case was generated"
     return _kept(tally)
 

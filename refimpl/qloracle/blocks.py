@@ -4,11 +4,15 @@ Blocks run over the row-major order of the tensor, whatever its shape: rows are 
 may be short; nothing is padded. Clause: ``[blocks.absmax]``.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from qloracle.errors import require_positive_integer
-from qloracle.formats import Array
+from qloracle.errors import reject_type, require_positive_integer
+from qloracle.formats import TENSOR_FORMATS, Array, format_of
 from qloracle.rounding import widen
+
+CHUNK = 1 << 16  # elements at a time: what is computed in between stays in the cache, whatever the block size
 
 
 def block_count(size: int, block_size: int) -> int:
@@ -51,16 +55,51 @@ def block_absmax(x: Array, block_size: int, *, fmt: str | None = None) -> Array:
     array([3., 2., 5.], dtype=float32)
     """
     block_size = require_positive_integer("block_size", block_size)
-    flat = widen(x, fmt, "x").reshape(-1)
-    block_size = min(block_size, max(flat.size, 1))  # a block larger than the tensor is the whole tensor
-    full = flat.size - flat.size % block_size
-    absmax = np.empty(block_count(flat.size, block_size), np.float32)
-    # Two extremes instead of the maximum of |x|: one pass less, and np.max and np.min both propagate NaN.
-    blocks = flat[:full].reshape(-1, block_size)
-    absmax[: len(blocks)] = np.maximum(np.max(blocks, axis=1), -np.min(blocks, axis=1))
-    if full < flat.size:
-        absmax[-1] = np.max(np.abs(flat[full:]))
+    require_tensor(x, fmt, "x")
+    flat = x.reshape(-1)
+    absmax = np.zeros(block_count(flat.size, block_size), np.float32)
+    for elements, blocks in rectangles(flat.size, block_size):
+        part = widen(flat[elements], fmt, "x").reshape(blocks.stop - blocks.start, -1)
+        # Two extremes instead of the maximum of |x|: one pass less, and np.max and np.min both propagate NaN.
+        extreme = np.maximum(np.max(part, axis=1), -np.min(part, axis=1))
+        absmax[blocks] = np.maximum(absmax[blocks], extreme)
     return np.abs(poison(absmax))
+
+
+def require_tensor(x: Array, fmt: str | None, argument: str) -> str:
+    """Return the format of weights or activations, or raise `ArgumentTypeError` if it is not one of the three."""
+    name = format_of(x, fmt, argument).name
+    if name not in TENSOR_FORMATS:
+        reject_type(argument, "float32, float16 or bfloat16", name)
+    return name
+
+
+def require_float32(argument: str, values: object) -> Array:
+    """Return a float32 array or scalar of any byte order as a native array, or raise `ArgumentTypeError`."""
+    if not isinstance(values, np.ndarray | np.generic) or values.dtype.newbyteorder("=") != np.float32:
+        reject_type(argument, "float32", getattr(values, "dtype", type(values).__name__))
+    return np.asarray(values, np.float32)
+
+
+def rectangles(size: int, block_size: int) -> Iterator[tuple[slice, slice]]:
+    """Yield pieces of at most `CHUNK` elements in which every block has as many elements as any other.
+
+    Each is a pair of slices, of elements and of blocks: many whole blocks, the short last one, or a part of a long one.
+
+    Examples
+    --------
+    >>> [(e.start, e.stop, b.start, b.stop) for e, b in rectangles(7, 3)]
+    [(0, 6, 0, 2), (6, 7, 2, 3)]
+    """
+    block_size = max(min(block_size, size), 1)  # a block larger than the tensor is the whole tensor
+    together, whole = CHUNK // block_size, size // block_size
+    for first in range(0, whole, together) if together else ():
+        last = min(first + together, whole)
+        yield slice(first * block_size, last * block_size), slice(first, last)
+    for block in range(whole if together else 0, block_count(size, block_size)):
+        end = min((block + 1) * block_size, size)
+        for start in range(block * block_size, end, CHUNK):
+            yield slice(start, min(start + CHUNK, end)), slice(block, block + 1)
 
 
 def poison(absmax: Array) -> Array:

@@ -1,8 +1,8 @@
 """Floating-point formats as data, and the arrays that carry them.
 
-A format is a record; the algorithms in `rounding` read its fields and know no format by name. NumPy has no bfloat16,
-so arrays of it cross every boundary as ``uint16`` bit patterns together with the format's name; an array of the
-``ml_dtypes`` extension type of the same name is accepted too, where that package is installed.
+A format is a record; the algorithms in `decoding` and `encoding` read its fields and know no format by name. Arrays
+of a format that NumPy lacks cross every boundary as unsigned bit patterns together with the format's name; an array
+of the ``ml_dtypes`` extension type of the same name is accepted too, where that package is installed.
 """
 
 from dataclasses import dataclass
@@ -11,24 +11,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qloracle.errors import reject_type, reject_value
+from qloracle.errors import reject_type, reject_value, require_one_of
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A binary interchange format with gradual underflow, infinities and NaN (IEEE 754-2019, section 3.4).
+    """A binary floating-point format: ``sign | exponent field | mantissa field``, then bits that are always 0.
 
-    A word is ``sign | exponent field | mantissa field``. For a field E that is neither 0 nor all ones the value is
-    ``(-1)^sign · 2^(E − bias) · (1 + m/2^mantissa_bits)``; E = 0 is ``(-1)^sign · 2^(1 − bias) · m/2^mantissa_bits``;
-    E all ones is infinity for m = 0 and NaN otherwise.
+    For a field E > 0 and mantissa m of M bits the value is ``(−1)^sign · 2^(E − bias) · (1 + m/2^M)``; E = 0 is
+    ``(−1)^sign · 2^(1 − bias) · m/2^M``, or like any other field where there are no subnormals. The words of the
+    largest magnitudes stand for NaN, the one below them for infinity, as far as the format has them.
+
+    A *code* is a word without the bits that are always 0, a *magnitude* a code without the sign: magnitudes count the
+    values from 0 upwards.
     """
 
     name: str
     exponent_bits: int  # width of the exponent field
     mantissa_bits: int  # width of the mantissa field, the implicit leading bit not counted
     bias: int  # exponent field of the value 1.0
+    signed: bool  # whether there is a sign bit
+    negative_zero: bool  # whether a sign bit alone is −0; in a signed format that has no −0 it is NaN
+    subnormals: bool  # whether field 0 holds zero and the subnormals; else there is no zero
+    infinities: bool  # whether there are infinities
+    top_nans: int  # how many of the largest magnitudes are NaN
+    padding: int  # low bits of a word that are always 0
     word: np.dtype[Any]  # unsigned integer that holds one bit pattern
     numpy: np.dtype[Any] | None  # NumPy's own dtype, None where NumPy has none
 
@@ -40,22 +49,49 @@ class Format:
     @property
     def minimum_exponent(self) -> int:
         """Exponent of the smallest normal number."""
-        return 1 - self.bias
+        return int(self.subnormals) - self.bias
+
+    @property
+    def code_bits(self) -> int:
+        """Width of a code."""
+        return int(self.signed) + self.exponent_bits + self.mantissa_bits
+
+    @property
+    def largest_magnitude(self) -> int:
+        """The magnitude of all ones, whatever it stands for."""
+        return (1 << (self.exponent_bits + self.mantissa_bits)) - 1
+
+    @property
+    def finite_magnitude(self) -> int:
+        """Magnitude of the largest finite number."""
+        return self.largest_magnitude - self.top_nans - int(self.infinities)
+
+    @property
+    def has_nan(self) -> bool:
+        """Whether any word is NaN."""
+        return self.top_nans > 0 or (self.signed and not self.negative_zero)
 
     @property
     def infinity_bits(self) -> int:
-        """Magnitude bits of infinity; every larger magnitude is NaN, every smaller one finite."""
-        return ((1 << self.exponent_bits) - 1) << self.mantissa_bits
+        """Word of +infinity, or `ArgumentValueError` where there is none; every larger magnitude is NaN."""
+        if not self.infinities:
+            reject_value("fmt", "a format with infinities", repr(self.name))
+        return (self.finite_magnitude + 1) << self.padding
 
     @property
     def sign_bit(self) -> int:
-        """The word whose only set bit is the sign."""
-        return 1 << (self.exponent_bits + self.mantissa_bits)
+        """The word whose only set bit is the sign; 0 where there is no sign."""
+        return int(self.signed) << (self.exponent_bits + self.mantissa_bits + self.padding)
 
     @property
     def quiet_nan_bits(self) -> int:
-        """Magnitude bits of the NaN whose payload is the quiet bit alone."""
-        return self.infinity_bits | 1 << (self.mantissa_bits - 1)
+        """The canonical NaN: payload 0 and quiet where there is a choice; `ArgumentValueError` where there is none."""
+        if not self.has_nan:
+            reject_value("fmt", "a format with NaN", repr(self.name))
+        if self.top_nans == 0:
+            return self.sign_bit
+        quiet = self.top_nans // 2  # where NaN are the words above infinity, those of the upper half are quiet
+        return (self.largest_magnitude - quiet) << self.padding
 
     @property
     def unit_roundoff(self) -> float:
@@ -70,30 +106,65 @@ class Format:
     @property
     def largest_finite(self) -> float:
         """The largest finite value."""
-        return float((2.0 - 2.0**-self.mantissa_bits) * 2.0**self.bias)
+        field, mantissa = divmod(self.finite_magnitude, 1 << self.mantissa_bits)
+        return float((1 + mantissa / 2.0**self.mantissa_bits) * 2.0 ** (field - self.bias))
+
+    @property
+    def filled_bits(self) -> int:
+        """The word in which every bit is set that ever is."""
+        return ((1 << self.code_bits) - 1) << self.padding
 
 
-def _format(name: str, exponent_bits: int, mantissa_bits: int, numpy: str | None) -> Format:
-    word = np.dtype(f"u{(1 + exponent_bits + mantissa_bits) // 8}")
-    bias = (1 << (exponent_bits - 1)) - 1
-    return Format(name, exponent_bits, mantissa_bits, bias, word, None if numpy is None else np.dtype(numpy))
+def _ieee(name: str, exponent_bits: int, mantissa_bits: int, numpy: str | None = None, padding: int = 0) -> Format:
+    """Return a format of IEEE 754-2019, section 3.4: every kind of special value, the bias in the middle."""
+    return Format(
+        name, exponent_bits, mantissa_bits, bias=(1 << (exponent_bits - 1)) - 1, signed=True, negative_zero=True,
+        subnormals=True, infinities=True, top_nans=(1 << mantissa_bits) - 1, padding=padding,
+        word=np.dtype(f"u{(1 + exponent_bits + mantissa_bits + padding) // 8}"),
+        numpy=None if numpy is None else np.dtype(numpy),
+    )  # fmt: skip
 
 
-FLOAT64 = _format("float64", 11, 52, "f8")
-FLOAT32 = _format("float32", 8, 23, "f4")
-FLOAT16 = _format("float16", 5, 10, "f2")
-BFLOAT16 = _format("bfloat16", 8, 7, None)
+def _byte(
+    name: str, exponent_bits: int, mantissa_bits: int, bias: int, *, signed: bool = True, negative_zero: bool = True,
+    subnormals: bool = True, top_nans: int = 0,
+) -> Format:  # fmt: skip
+    """Return a format of at most eight bits without infinities."""
+    return Format(
+        name, exponent_bits, mantissa_bits, bias, signed, negative_zero, subnormals, infinities=False,
+        top_nans=top_nans, padding=0, word=np.dtype(np.uint8), numpy=None,
+    )  # fmt: skip
 
-FORMATS: dict[str, Format] = {f.name: f for f in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
+
+FLOAT64 = _ieee("float64", 11, 52, "f8")
+FLOAT32 = _ieee("float32", 8, 23, "f4")
+FLOAT16 = _ieee("float16", 5, 10, "f2")
+BFLOAT16 = _ieee("bfloat16", 8, 7)
+TFLOAT32 = _ieee("tfloat32", 8, 10, padding=13)  # a float32 word; NVIDIA 2020, A100 architecture
+FLOAT8_E5M2 = _ieee("float8_e5m2", 5, 2)  # Micikevicius et al. 2022, "FP8 Formats for Deep Learning", table 1
+FLOAT8_E4M3FN = _byte("float8_e4m3fn", 4, 3, 7, top_nans=1)  # the same
+FLOAT8_E4M3FNUZ = _byte("float8_e4m3fnuz", 4, 3, 8, negative_zero=False)  # Noune et al. 2022, section 3
+FLOAT8_E5M2FNUZ = _byte("float8_e5m2fnuz", 5, 2, 16, negative_zero=False)  # the same
+# Rouhani et al. 2023, "Microscaling Data Formats for Deep Learning", and the OCP specification 1.0, section 5.3.
+FLOAT8_E8M0FNU = _byte("float8_e8m0fnu", 8, 0, 127, signed=False, negative_zero=False, subnormals=False, top_nans=1)
+FLOAT6_E2M3FN = _byte("float6_e2m3fn", 2, 3, 1)
+FLOAT6_E3M2FN = _byte("float6_e3m2fn", 3, 2, 3)
+FLOAT4_E2M1FN = _byte("float4_e2m1fn", 2, 1, 1)
+
+FORMATS: dict[str, Format] = {
+    f.name: f
+    for f in (
+        FLOAT64, FLOAT32, FLOAT16, BFLOAT16, TFLOAT32, FLOAT8_E4M3FN, FLOAT8_E5M2, FLOAT8_E4M3FNUZ, FLOAT8_E5M2FNUZ,
+        FLOAT8_E8M0FNU, FLOAT6_E2M3FN, FLOAT6_E3M2FN, FLOAT4_E2M1FN,
+    )
+}  # fmt: skip
 _OWN_DTYPE: dict[np.dtype[Any], Format] = {f.numpy: f for f in FORMATS.values() if f.numpy is not None}
 TENSOR_FORMATS = ("float32", "float16", "bfloat16")  # what weights and activations may be
 
 
 def format_named(name: str, argument: str = "fmt") -> Format:
     """Return the format called `name`, or raise `ArgumentValueError` that lists the known names."""
-    if name not in FORMATS:
-        reject_value(argument, f"one of {', '.join(FORMATS)}", repr(name))
-    return FORMATS[name]
+    return FORMATS[require_one_of(argument, name, FORMATS)]
 
 
 def format_of(values: Array, fmt: str | None = None, argument: str = "values") -> Format:
@@ -120,11 +191,20 @@ def format_of(values: Array, fmt: str | None = None, argument: str = "values") -
 def to_bits(values: Array, fmt: str | None = None, argument: str = "values") -> Array:
     """Return the bit patterns of an array of any accepted kind, as unsigned integers of the format's width.
 
-    They are in the machine's byte order, whatever that of `values`.
+    They are in the machine's byte order, whatever that of `values`. A word with a bit set that the format keeps 0 is
+    an `ArgumentValueError`.
     """
     named = format_of(values, fmt, argument)
     native = np.asarray(values, values.dtype.newbyteorder("="))
-    return native.view(named.word)
+    words = native.view(named.word)
+    if named.filled_bits != np.iinfo(named.word).max:
+        excess = words & named.word.type(~named.filled_bits & np.iinfo(named.word).max)
+        if np.any(excess):
+            first = int(words.reshape(-1)[np.flatnonzero(excess)[0]])
+            reject_value(
+                argument, f"{named.name} words, whose other bits than {named.filled_bits:#x} are 0", hex(first)
+            )
+    return words
 
 
 def from_bits(bits: Array, fmt: str) -> Array:

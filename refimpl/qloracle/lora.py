@@ -2,22 +2,23 @@
 
 With W (d_out, d_in), A (r, d_in), B (d_out, r), s = alpha/r (rsLoRA: alpha/√r) and x_d = x·mask/(1 − p):
 
-    y  = x Wᵀ + b + s (x_d Aᵀ) Bᵀ
-    dB = s dyᵀ (x_d Aᵀ)        dA = s (dy B)ᵀ x_d        db = Σ dy
+    y  = x Wᵀ + b + s (x_d Aᵀ) Bᵀ + s b_B
+    dB = s dyᵀ (x_d Aᵀ)        dA = s (dy B)ᵀ x_d        db = Σ dy        db_B = s Σ dy
     dx = dy W + s·mask/(1 − p)·((dy B) A)
 
-Clauses: ``[lora.scale]``, ``[lora.dropout]``, ``[lora.forward]``, ``[lora.backward]``.
+Clauses: ``[lora.scale]``, ``[lora.dropout]``, ``[lora.forward]``, ``[lora.bias]``, ``[lora.fan_in_fan_out]``,
+``[lora.backward]``.
 Sources: Hu et al. 2021, "LoRA", section 4.1; Kalajdzievski 2023, "A Rank Stabilization Scaling Factor" (α/√r).
 """
 
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import sqrt
 
 import numpy as np
 
 from qloracle.errors import reject_value, require_dtype, require_number, require_positive_integer
 from qloracle.formats import Array
-from qloracle.rounding import widen
+from qloracle.operands import as_rows, real_gradient, real_operands, real_vector
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class LoraGradients:
     lora_a: Array  # (r, d_in)
     lora_b: Array  # (d_out, r)
     bias: Array  # (d_out,)
+    lora_bias: Array  # (d_out,)
 
 
 def lora_scale(alpha: float, rank: int, *, rank_stabilized: bool = False) -> float:
@@ -40,7 +42,8 @@ def lora_scale(alpha: float, rank: int, *, rank_stabilized: bool = False) -> flo
 
     Notes
     -----
-    Clause ``[lora.scale]``.
+    Clause ``[lora.scale]``. Rounding points of an implementation: the quotient, for rsLoRA the root too; the
+    reference's own are in float64.
 
     Examples
     --------
@@ -73,7 +76,8 @@ def dropout_factor(mask: Array | None, dropout: float, shape: tuple[int, ...]) -
 
     Notes
     -----
-    Clause ``[lora.dropout]``.
+    Clause ``[lora.dropout]``. Rounding points of an implementation: the difference, the quotient and the product; the
+    reference's own are in float64.
     """
     dropout = require_number("dropout", dropout)
     if not 0 <= dropout <= 1:
@@ -96,27 +100,33 @@ def lora_forward(
     *,
     alpha: float,
     bias: Array | None = None,
+    lora_bias: Array | None = None,
     mask: Array | None = None,
     dropout: float = 0.0,
     rank_stabilized: bool = False,
+    fan_in_fan_out: bool = False,
 ) -> Array:
     """Apply a linear layer with a LoRA adapter.
 
-    y = x Wᵀ + b + s (x_d Aᵀ) Bᵀ
+    y = x Wᵀ + b + s (x_d Aᵀ) Bᵀ + s b_B
 
     Parameters
     ----------
     x : array, shape (..., d_in)
-    weight : array, shape (d_out, d_in)
+    weight : array, shape (d_out, d_in), or (d_in, d_out) with `fan_in_fan_out`
     lora_a : array, shape (r, d_in)
     lora_b : array, shape (d_out, r)
     alpha : float
     bias : array, shape (d_out,), optional
+    lora_bias : array, shape (d_out,), optional
+        The bias b_B of the adapter, scaled as the adapter is.
     mask : array of bool, the shape of x, optional
     dropout : float
         The probability p of dropping.
     rank_stabilized : bool
         Scale by alpha/√r instead of alpha/r.
+    fan_in_fan_out : bool
+        The weight is stored as (d_in, d_out).
 
     Returns
     -------
@@ -130,7 +140,8 @@ def lora_forward(
 
     Notes
     -----
-    Clause ``[lora.forward]``. Rounding points of an implementation are declared by it, see `bounds.Roundings`.
+    Clauses ``[lora.forward]``, ``[lora.bias]``, ``[lora.fan_in_fan_out]``. Rounding points of an implementation are
+    declared by it, see `bounds.Roundings`.
 
     Examples
     --------
@@ -138,12 +149,13 @@ def lora_forward(
     >>> lora_forward(one, 3 * one, one, 2 * one, alpha=16)
     array([[35.]])
     """
-    x64, w64, a64, b64 = real_operands(x, weight, lora_a, lora_b)
+    x64, w64, a64, b64 = real_operands(x, weight, lora_a, lora_b, fan_in_fan_out=fan_in_fan_out)
     scale = lora_scale(alpha, a64.shape[0], rank_stabilized=rank_stabilized)
     factor = dropout_factor(mask, dropout, x64.shape)
-    offset = 0.0 if bias is None else real_bias(bias, w64.shape[0])
+    offset = 0.0 if bias is None else real_vector(bias, w64.shape[0], "bias")
+    shift = 0.0 if lora_bias is None else real_vector(lora_bias, w64.shape[0], "lora_bias")
     with np.errstate(invalid="ignore", over="ignore"):
-        y: Array = x64 @ w64.T + scale * ((x64 * factor @ a64.T) @ b64.T) + offset
+        y: Array = x64 @ w64.T + scale * ((x64 * factor @ a64.T) @ b64.T + shift) + offset
     return y
 
 
@@ -158,16 +170,18 @@ def lora_backward(
     mask: Array | None = None,
     dropout: float = 0.0,
     rank_stabilized: bool = False,
+    fan_in_fan_out: bool = False,
 ) -> LoraGradients:
-    """Differentiate `lora_forward`: gradients of x, A, B and the bias; the weight is frozen.
+    """Differentiate `lora_forward`: gradients of x, A, B and the two biases; the weight is frozen.
 
-    dB = s dyᵀ(x_d Aᵀ), dA = s (dy B)ᵀ x_d, dx = dy W + s·mask/(1 − p)·((dy B) A), db = Σ dy, sums over all rows.
+    dB = s dyᵀ(x_d Aᵀ), dA = s (dy B)ᵀ x_d, dx = dy W + s·mask/(1 − p)·((dy B) A), db = Σ dy and db_B = s Σ dy, sums
+    over all rows.
 
     Parameters
     ----------
     dy : array, shape (..., d_out)
         Gradient of the output.
-    x, weight, lora_a, lora_b, alpha, mask, dropout, rank_stabilized
+    x, weight, lora_a, lora_b, alpha, mask, dropout, rank_stabilized, fan_in_fan_out
         As given to `lora_forward`; the mask is the same one.
 
     Returns
@@ -182,7 +196,7 @@ def lora_backward(
 
     Notes
     -----
-    Clause ``[lora.backward]``.
+    Clause ``[lora.backward]``. Rounding points of an implementation are declared by it, see `bounds.Roundings`.
 
     Examples
     --------
@@ -190,7 +204,7 @@ def lora_backward(
     >>> lora_backward(one, one, 3 * one, one, 2 * one, alpha=16).x
     array([[35.]])
     """
-    x64, w64, a64, b64 = real_operands(x, weight, lora_a, lora_b)
+    x64, w64, a64, b64 = real_operands(x, weight, lora_a, lora_b, fan_in_fan_out=fan_in_fan_out)
     dy64 = real_gradient(dy, (*x64.shape[:-1], w64.shape[0]))
     scale = lora_scale(alpha, a64.shape[0], rank_stabilized=rank_stabilized)
     factor = dropout_factor(mask, dropout, x64.shape)
@@ -201,49 +215,5 @@ def lora_backward(
             lora_a=scale * (as_rows(back).T @ rows),
             lora_b=scale * (dy_rows.T @ (rows @ a64.T)),
             bias=dy_rows.sum(axis=0),
+            lora_bias=scale * dy_rows.sum(axis=0),
         )
-
-
-def as_rows(array: Array) -> Array:
-    """Return an array as a matrix whose rows run over all axes but the last, which may be empty."""
-    return array.reshape(prod(array.shape[:-1]), array.shape[-1])
-
-
-def real_operand(array: Array, argument: str) -> Array:
-    """Return an operand as float64."""
-    with np.errstate(invalid="ignore"):  # a signalling NaN
-        return widen(array, argument=argument).astype(np.float64)
-
-
-def real_operands(x: Array, weight: Array, lora_a: Array, lora_b: Array) -> tuple[Array, Array, Array, Array]:
-    """Return the four operands as float64, after checking that their shapes belong together."""
-    arrays = (("x", x), ("weight", weight), ("lora_a", lora_a), ("lora_b", lora_b))
-    x64, w64, a64, b64 = (real_operand(array, argument) for argument, array in arrays)
-    if x64.ndim < 1:
-        reject_value("x", "at least 1-d", "0-d")
-    for argument, array in (("weight", w64), ("lora_a", a64), ("lora_b", b64)):
-        if array.ndim != 2:
-            reject_value(argument, "2-d", f"{array.ndim}-d")
-    d_in, d_out, rank = x64.shape[-1], w64.shape[0], a64.shape[0]
-    for argument, array, shape in (("weight", w64, (d_out, d_in)), ("lora_a", a64, (rank, d_in))):
-        if array.shape != shape:
-            reject_value(argument, f"of shape {shape} for x of shape {x64.shape}", array.shape)
-    if b64.shape != (d_out, rank):
-        reject_value("lora_b", f"of shape {(d_out, rank)}", b64.shape)
-    return x64, w64, a64, b64
-
-
-def real_gradient(dy: Array, shape: tuple[int, ...]) -> Array:
-    """Return the gradient of the output as float64, after checking its shape."""
-    real = real_operand(dy, "dy")
-    if real.shape != shape:
-        reject_value("dy", f"of shape {shape}", real.shape)
-    return real
-
-
-def real_bias(bias: Array, d_out: int) -> Array:
-    """Return the bias as float64, after checking its shape."""
-    real = real_operand(bias, "bias")
-    if real.shape != (d_out,):
-        reject_value("bias", f"of shape ({d_out},)", real.shape)
-    return real

@@ -31,7 +31,12 @@ def derive_nf4() -> Array:
 
     Notes
     -----
-    Needs SciPy. Rounding points, in order: the spacing (`even_spacing`), float32 of each quantile, float32 quotient.
+    Needs SciPy. Rounding points, in order: the spacing (`even_spacing`); float32 of each quantile; float32 quotient.
+
+    Examples
+    --------
+    >>> [f"{word:08x}" for word in derive_nf4().view(np.uint32)[[0, 1, 7, 8, 15]]]
+    ['bf800000', 'bf3239b1', '00000000', '3da2faff', '3f800000']
     """
     from scipy.special import ndtri  # the only use of SciPy; the package imports NumPy alone
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qloracle.errors import reject_value, require_dtype, require_integer
+from qloracle.errors import reject_type, reject_value, require_dtype, require_integer, require_one_of
 from qloracle.formats import Array
 
 
@@ -96,35 +96,79 @@ def unpack_4bit(packed: Array, size: int) -> Array:
     return codes[:size]
 
 
+STORAGE_ITEMS = {"uint8": "u1", "float16": "f2", "bfloat16": "u2", "float32": "f4"}  # bfloat16 as bit patterns
+
+
 def storage_view(packed: Array, storage: str) -> Array:
     """Return the same bytes as items of another width; never a cast of values.
 
     Parameters
     ----------
-    packed : array of uint8
-        Packed bytes.
+    packed : array of uint8, any shape
+        Packed bytes, in row-major order.
     storage : {"uint8", "float16", "bfloat16", "float32"}
         Item type; bfloat16 items come back as uint16 words.
 
     Returns
     -------
     array, 1-d
-        A view of the same memory, in the machine's byte order.
+        A view of the same memory where `packed` is contiguous, in the machine's byte order.
 
     Raises
     ------
+    ArgumentTypeError
+        If `packed` is not uint8.
     ArgumentValueError
         If the storage is unknown, or the bytes do not fill whole items.
 
     Notes
     -----
-    Clause ``[packing.storage]``.
+    Clause ``[packing.storage]``. No arithmetic: an item that happens to be a NaN keeps its payload.
+    Source: ``quant_storage`` of bitsandbytes' 4-bit parameters, which sharded training needs.
+
+    Examples
+    --------
+    >>> storage_view(np.array([0x80, 0x3F, 0x81, 0x7F], np.uint8), "bfloat16")
+    array([16256, 32641], dtype=uint16)
     """
-    items = {"uint8": "u1", "float16": "f2", "bfloat16": "u2", "float32": "f4"}
-    if storage not in items:
-        reject_value("storage", f"one of {', '.join(items)}", repr(storage))
+    require_dtype("packed", packed, "uint8")
+    require_one_of("storage", storage, STORAGE_ITEMS)
     flat = np.ascontiguousarray(packed.reshape(-1))
-    width = np.dtype(items[storage]).itemsize
+    width = np.dtype(STORAGE_ITEMS[storage]).itemsize
     if flat.nbytes % width:
         reject_value("packed", f"a multiple of {width} bytes for {storage} storage", f"{flat.nbytes} bytes")
-    return flat.view(items[storage])
+    return flat.view(STORAGE_ITEMS[storage])
+
+
+def storage_bytes(stored: Array) -> Array:
+    """Return the packed bytes of a storage view: the inverse of `storage_view`.
+
+    Parameters
+    ----------
+    stored : array of uint8, float16, float32, or uint16 (words of bfloat16), any shape
+        An array of the ``ml_dtypes`` type bfloat16 is accepted too.
+
+    Returns
+    -------
+    array of uint8, 1-d
+        The bytes as they lie in memory, items in row-major order; a view of the same memory where it is contiguous.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If the items are of no storage type.
+
+    Notes
+    -----
+    Clause ``[packing.storage]``. No arithmetic.
+
+    Examples
+    --------
+    >>> storage_bytes(storage_view(np.array([1, 2, 3, 4], np.uint8), "float32"))
+    array([1, 2, 3, 4], dtype=uint8)
+    """
+    dtype = getattr(stored, "dtype", None)
+    known = [*(np.dtype(item) for item in STORAGE_ITEMS.values()), "bfloat16"]
+    if dtype is None or dtype not in known:
+        reject_type("stored", "an array of uint8, float16, float32, or bfloat16 as uint16 words", dtype or type(stored))
+    return np.ascontiguousarray(stored.reshape(-1)).view(np.uint8)

@@ -1,6 +1,6 @@
 """How far any rounded evaluation of an expression may lie from its exact value.
 
-Clause: ``[bounds.sum]``.
+Clause: ``[bounds.sum]``. Roundings on a path: one for each operation that is not exact, counted as follows.
 
 Each operation of an implementation returns (exact result)·(1 + δ) + η with |δ| ≤ u and |η| ≤ η₀, where u = 2^−p and η₀
 is half the smallest subnormal of the format it rounds to; η = 0 for additions, which underflow exactly. (Rounding to
@@ -16,6 +16,16 @@ exp(Σ u_i) − 1. A sum of K products puts 1 + (K − 1) roundings on a path, w
 implementation may go on accumulating in the same register, so a product of one passes at most one more addition for
 each product of the others. (Higham 2002, "Accuracy and Stability of Numerical Algorithms", sections 3.1 and 4.2; the
 exponential form needs no restriction on n·u.) `Tracked` carries value, M, e and H through an expression.
+
+Examples
+--------
+>>> x, w = exact_input(np.array([[1.0, 2.0]])), exact_input(np.array([[3.0], [-4.0]]))
+>>> product = product_sum(x, w, format_named("float32"))
+>>> product.value, product.magnitude, product.exponent * 2**24
+(array([[-5.]]), array([[11.]]), 2.0)
+>>> allowed = interval(format_named("float32"), (product, 1))
+>>> [round(float(end[0, 0] + 5) * 2**24) for end in (allowed.lo, allowed.hi)]
+[-22, 22]
 """
 
 from dataclasses import dataclass
@@ -84,6 +94,36 @@ def row_sum(term: Tracked, fmt: Format) -> Tracked:
     return Tracked(value, magnitude, exponent, term.underflow.sum(axis=0, keepdims=True), unsure)
 
 
+def times(left: Tracked, right: Tracked, fmt: Format) -> Tracked:
+    """Track the product of elements, one rounding; `right` may be multiplied into the operands of `left` instead.
+
+    Then what underflows there is not multiplied by a `right` below 1: its size counts as at least 1.
+    """
+    magnitude = left.magnitude * right.magnitude
+    size = np.maximum(right.magnitude, 1.0) + right.underflow
+    under = (
+        left.underflow * size + left.magnitude * right.underflow + (left.magnitude + 1) * fmt.half_smallest_subnormal
+    )
+    under = np.where((left.magnitude > 0) & (right.magnitude + right.underflow > 0), under, 0.0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        value = left.value * right.value
+    exponent = left.exponent + right.exponent + fmt.unit_roundoff
+    return Tracked(value, magnitude, exponent, under, left.unsure | right.unsure | _touch(left, right))
+
+
+def joined(fmt: Format, *terms: tuple[Tracked, int]) -> Tracked:
+    """Track the sum of terms that are each made of so many addends, added up in any order."""
+    addends = sum(count for _, count in terms)
+    first, *others = (term for term, _ in terms)
+    value, magnitude, underflow, unsure = first.value, first.magnitude, first.underflow, first.unsure
+    with np.errstate(invalid="ignore", over="ignore"):
+        for term in others:
+            value, magnitude = value + term.value, magnitude + term.magnitude
+            underflow, unsure = underflow + term.underflow, unsure | term.unsure
+    exponent = max(term.exponent + (addends - count) * fmt.unit_roundoff for term, count in terms)
+    return Tracked(value, magnitude, exponent, underflow, unsure)
+
+
 def scaled(term: Tracked, factor: float | Array, roundings: float, fmt: Format, largest: float = 0.0) -> Tracked:
     """Track term · factor, with `roundings` operations for the factor's own value and the product.
 
@@ -100,10 +140,10 @@ def scaled(term: Tracked, factor: float | Array, roundings: float, fmt: Format, 
     return Tracked(value, magnitude, term.exponent + roundings * fmt.unit_roundoff, under, unsure)
 
 
-def rounded_to(term: Tracked, name: str, fmt: Format) -> Tracked:
-    """Track a rounding to a declared format; none if it is the accumulation format anyway."""
-    target = format_named(name, "intermediate")
-    if target is fmt:
+def rounded_to(term: Tracked, name: str, fmt: Format, argument: str = "intermediate") -> Tracked:
+    """Track a rounding to a declared format; none if that holds whatever the accumulation format holds."""
+    target = format_named(name, argument)
+    if target.mantissa_bits >= fmt.mantissa_bits and target.exponent_bits >= fmt.exponent_bits:
         return term
     under = np.where(term.magnitude > 0, term.underflow + target.half_smallest_subnormal, 0.0)
     return Tracked(term.value, term.magnitude, term.exponent + target.unit_roundoff, under, term.unsure)
@@ -149,6 +189,12 @@ def _meets(left: Tracked, right: Tracked) -> Array:
     wavering = _wavering(left).astype(np.float32) @ ~np.isfinite(right.value)
     met: Array = wavering + ~np.isfinite(left.value) @ _wavering(right).astype(np.float32) > 0
     return met
+
+
+def _touch(left: Tracked, right: Tracked) -> Array:
+    """Return where an infinity is multiplied by a computed number that may as well be 0 or of the other sign."""
+    touch: Array = (_wavering(left) & ~np.isfinite(right.value)) | (~np.isfinite(left.value) & _wavering(right))
+    return touch
 
 
 def _wavering(term: Tracked) -> Array:

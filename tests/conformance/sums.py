@@ -94,6 +94,8 @@ def operands(case: Case) -> dict[str, Matrix]:
             data, absmax, case.options["codebook"], case.options["block_size"], case.options["shape"], "float32"
         )
         found["weight"] = dequantize_blockwise(quantized)
+    if case.options.get("fan_in_fan_out"):
+        found["weight"] = np.ascontiguousarray(found["weight"].T)
     dropout = case.options["dropout"]
     keep = np.float32(0.0 if dropout == 1 else 1 / (1 - dropout))
     found["mask"] = found["mask"] * keep if "mask" in found else np.ones_like(found["x"])
@@ -115,12 +117,16 @@ def evaluated(case: Case, product: Product, add: Sum, rounded: Callable[[Matrix]
     hidden = rounded(product(dropped, o["lora_a"].T)) * scale
     if case.operation.endswith("forward"):
         y = add(product(o["x"], o["weight"].T), product(hidden, o["lora_b"].T))
-        bias = case.inputs.get("bias")
-        return {"y": y if bias is None else add(y, np.broadcast_to(bias.single(), y.shape))}
+        shifts = [(case.inputs.get("bias"), np.float32(1)), (case.inputs.get("lora_bias"), scale)]
+        for shift, factor in shifts:
+            y = y if shift is None else add(y, np.broadcast_to(shift.single() * factor, y.shape))
+        return {"y": y}
     through = rounded(product(o["dy"], o["lora_b"])) * scale
+    total = product(np.ones((1, len(o["dy"])), np.float32), o["dy"]).reshape(-1)
     return {
         "x": add(product(o["dy"], o["weight"]), o["mask"] * product(through, o["lora_a"])),
         "lora_a": product(through.T, dropped),
         "lora_b": product(o["dy"].T, hidden),
-        "bias": product(np.ones((1, len(o["dy"])), np.float32), o["dy"]).reshape(-1),
+        "bias": total,
+        "lora_bias": total * scale,
     }

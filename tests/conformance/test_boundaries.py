@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qloracle.blockwise import CODEBOOKS
+from qloracle.tables import CODEBOOKS
 from qloracle_conformance.adapters.reference import backend as reference
 from qloracle_conformance.execution import InProcess
 from qloracle_conformance.generators.case import Case

@@ -15,13 +15,17 @@ from .claims import case_of, cases_of, same_bits
 
 SOME = 13  # as many as the longest list of options but for lengths
 # Arrays whose type the operation fixes, whatever the claim says of weights and activations.
-FIXED_TYPES = {"absmax", "nested_absmax", "offset", "row_absmax", "column_absmax", "values", "bits"}
+FIXED_TYPES = {
+    "stored", "absmax", "nested_absmax", "offset", "row_absmax", "column_absmax", "values", "bits", "draws", "norms",
+    "scale",
+}  # fmt: skip
 # The array that `ndims` of a claim speaks of; operations that are not listed fix its number of axes.
 MAIN_INPUT = {
     "encode": "values",
     "decode": "bits",
     "block_absmax": "x",
     "pack_4bit": "codes",
+    "storage_view": "packed",
     "quantize_blockwise": "x",
     "quantize_double": "x",
     "quantize_int8": "x",
@@ -33,9 +37,23 @@ MAIN_INPUT = {
     "qlora_backward": "x",
 }
 # Functions whose main input has a fixed number of axes, and its name: one axis, and two.
-FLAT = {"unpack_4bit": "packed", "quantize_absmax": "absmax", "dequantize_absmax": "absmax_codes"}
+FLAT = {
+    "unpack_4bit": "packed",
+    "storage_bytes": "stored",
+    "quantize_absmax": "absmax",
+    "dequantize_absmax": "absmax_codes",
+}
 MATRIX = {"scale_int8_matmul": "acc"}
+# Functions that take the matrices of one layer, or names and counts of layers: their axes are no matter of a claim.
+LAYERS = {
+    "lora_merge", "lora_unmerge", "lora_merge_safe", "lora_merge_cycles", "merge_bias", "dora_merge", "dora_unmerge",
+    "merge_blocks", "merge_double", "merge_int8", "merge_affine", "merge_blocks_original", "merge_blocks_cycles",
+    "lora_init", "embedding_init", "combine_adapters", "concatenate_adapters", "select_targets", "adapter_settings",
+    "count_parameters", "trainable_biases",
+}  # fmt: skip
 LARGE = {"wide_lattice", "extents", "tiles", "sweep", "ties"}  # families whose cases take long to generate
+# What shows a table has no input.
+TABLES = {name for name, op in OPERATIONS.items() if op.function in ("codebook_entries", "codebook_midpoints")}
 ALWAYS_THE_SAME = {("int8.matmul", "ramps")}  # one fixed pair of matrices
 
 
@@ -74,7 +92,7 @@ def test_a_case_is_the_same_whatever_was_generated_before(operation: str) -> Non
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_another_index_and_another_seed_give_other_cases(operation: str) -> None:
     for family in OPERATIONS[operation].families:
-        if (operation, family) in ALWAYS_THE_SAME:
+        if (operation, family) in ALWAYS_THE_SAME or operation in TABLES:
             continue
         first = case_of(operation, family)
         indices = (case_of(operation, family, index) for index in range(1, 7))
@@ -109,7 +127,8 @@ def test_blocks_have_the_claimed_size(operation: str, block_size: int) -> None:
 
 @pytest.mark.parametrize("ndims", [(1,), (2,), (3,), (1, 4)], ids=str)
 @pytest.mark.parametrize(
-    "operation", [name for name, op in OPERATIONS.items() if op.function not in FLAT and op.function not in MATRIX]
+    "operation",
+    [n for n, op in OPERATIONS.items() if op.function not in FLAT.keys() | MATRIX.keys() | LAYERS and n not in TABLES],
 )
 def test_the_main_input_has_a_claimed_number_of_axes(operation: str, ndims: tuple[int, ...]) -> None:
     for name, case in generated(operation, 2, ndims=ndims):
@@ -172,7 +191,7 @@ def test_inputs_have_a_claimed_layout(operation: str) -> None:
             assert set(case.layouts.values()) <= {layout, "contiguous"}, name
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name not in TABLES])
 def test_the_family_memory_uses_every_claimed_layout(operation: str) -> None:
     used = {layout for case in cases_of(operation, "memory", len(LAYOUTS)) for layout in case.layouts.values()}
     assert used == set(LAYOUTS), f"{operation}: five cases have only the layouts {sorted(used)}"

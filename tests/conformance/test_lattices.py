@@ -17,7 +17,7 @@ from .claims import cases_of
 from .sums import ORDERS, evaluated, exact_product, exact_sum, float32_product, float32_sum, operands
 
 LAYERS = ("lora.forward", "lora.backward", "qlora.forward", "qlora.backward")
-ORDINARY = {"normal", "specials", "poison"}  # families that are judged by the bound
+ORDINARY = {"normal", "specials", "poison", "few"}  # families that are judged by the bound
 LATTICES = [(name, family) for name in LAYERS for family in OPERATIONS[name].families if family not in ORDINARY]
 
 

@@ -106,7 +106,8 @@ def test_a_wrong_offset_or_nested_absmax_blocks_what_follows(output: int, expect
 
 def test_nested_codes_are_judged_given_an_offset_that_keeps_its_looser_claim() -> None:
     def neighbour(absmax: HostArray) -> Any:
-        from qloracle.double_quant import mean_offset, quantize_absmax
+        from qloracle.mean_offset import mean_offset
+        from qloracle.nested_absmax import quantize_absmax
 
         exact = mean_offset(absmax.items)
         nested = quantize_absmax(absmax.items, offset=np.nextafter(exact, np.float32(np.inf)))

@@ -8,8 +8,10 @@ import torch
 
 import qloracle
 import qloracle_gpu.torch as backend
+from qloracle.codebooks import Codebook
+from qloracle.errors import ArgumentValueError
 from qloracle.formats import Array
-from qloracle_gpu.torch.codebooks import CODEBOOKS
+from qloracle.tables import CODEBOOKS
 
 from .words import hexadecimal, require_same, tensor
 
@@ -50,7 +52,7 @@ def test_the_product_is_rounded_to_float32_before_it_is_rounded_to_the_output(ab
 def test_every_code_times_absmax_of_every_kind_agrees_with_the_reference(codebook: str, dtype: str) -> None:
     absmax = tensor(ABSMAX).numpy()
     data = np.tile(np.arange(256, dtype=np.uint8), absmax.size)
-    block_size = 512 if codebook == "nf4" else 256
+    block_size = 512 if CODEBOOKS[codebook].code_bits == 4 else 256
     require_blockwise(data, absmax, codebook, block_size, (block_size * absmax.size,), dtype)
 
 
@@ -59,7 +61,7 @@ def test_every_code_times_absmax_of_every_kind_agrees_with_the_reference(codeboo
 @pytest.mark.parametrize("size", [0, 1, 2, 63, 64, 65, 1001])
 def test_any_length_and_block_size_agrees_with_the_reference(codebook: str, block_size: int, size: int) -> None:
     rng = np.random.default_rng(size)
-    data = rng.integers(0, 256, (size + 1) // 2 if codebook == "nf4" else size, dtype=np.uint8)
+    data = rng.integers(0, 256, (size + 1) // 2 if CODEBOOKS[codebook].code_bits == 4 else size, dtype=np.uint8)
     absmax = rng.integers(0, 2**32, -(-size // block_size), dtype=np.uint32).view(np.float32)
     require_blockwise(data, absmax, codebook, block_size, (size,), "float32")
 
@@ -104,3 +106,26 @@ def test_random_int8_quotients_agree_with_the_reference() -> None:
     )
     expected = qloracle.dequantize_int8(qloracle.QuantizedInt8(codes, absmax, "row", None, "float32"))
     require_same(got, expected, "float32", "INT8 by row")
+
+
+@pytest.mark.parametrize("storage", ["uint8", "float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_storage_view_holds_the_bytes_and_gives_them_back(storage: str, start: int) -> None:
+    packed = torch.arange(start + 256, dtype=torch.int32).to(torch.uint8)[start:]
+    stored = backend.storage_view(packed, storage)
+    assert (stored.dtype, stored.numel()) == (getattr(torch, storage), 256 // stored.element_size())
+    assert torch.equal(backend.storage_bytes(stored), packed), f"{storage} storage changed the bytes"
+
+
+def test_a_table_of_ones_own_serves_if_quotients_decide_its_codes() -> None:
+    x = np.random.default_rng(8).standard_normal(300).astype(np.float32)
+    thirds = Codebook("thirds", (np.arange(-8, 8) / 9).astype(np.float32))
+    got = backend.quantize_blockwise(torch.from_numpy(x), codebook=thirds, block_size=7)
+    expected = qloracle.quantize_blockwise(x, codebook=thirds, block_size=7)
+    require_same(got.data, expected.data, None, "codes of a table of one's own")
+    require_same(
+        backend.dequantize_blockwise(got), qloracle.dequantize_blockwise(expected), "float32", "values of the same"
+    )
+    far_apart = Codebook("far apart", np.array([1, 2.0**-60] * 8, np.float32))
+    with pytest.raises(ArgumentValueError, match="at most 29 significant bits, got far apart"):
+        backend.quantize_blockwise(torch.from_numpy(x), codebook=far_apart)

@@ -57,7 +57,7 @@ def test_the_offset_of_numbers_of_every_magnitude_is_that_of_fractions() -> None
         assert abs(Fraction(offset) - mean) <= step / 2, f"the mean of {count} numbers"
 
 
-@pytest.mark.parametrize("codebook", ["dynamic_signed", "nf4"])
+@pytest.mark.parametrize("codebook", ["dynamic_signed", "nf4", "fp4", "float8"])
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 1000])
 def test_absmax_of_any_number_of_blocks_agree_with_the_reference(count: int, codebook: str) -> None:
     rng = np.random.default_rng(count)

@@ -52,7 +52,7 @@ CALLS: dict[str, Callable[[Side], Any]] = {
     "absmax in blocks of True": lambda s: s.block_absmax(s.ones(2), True),
     "encode to an unknown format": lambda s: s.encode(s.ones(2), "float8"),
     "encode with an unknown rounding": lambda s: s.encode(s.ones(2), "float16", rounding="down"),
-    "encode with an unknown overflow": lambda s: s.encode(s.ones(2), "float16", overflow="saturate"),
+    "encode with an unknown overflow": lambda s: s.encode(s.ones(2), "float16", overflow="wrap"),
     "encode booleans": lambda s: s.encode(s.ones(2, dtype="bool"), "float16"),
     "encode complex numbers": lambda s: s.encode(s.ones(2, dtype="complex64"), "float16"),
     "encode a list": lambda s: s.encode([1.0], "float16"),
@@ -79,7 +79,7 @@ CALLS: dict[str, Callable[[Side], Any]] = {
     ),
     "absmax to quantize of two dimensions": lambda s: s.quantize_absmax(s.ones(2, 2)),
     "absmax to quantize of float64": lambda s: s.quantize_absmax(s.ones(2, dtype="float64")),
-    "absmax with an unknown codebook": lambda s: s.quantize_absmax(s.ones(2), codebook="fp4"),
+    "absmax with an unknown codebook": lambda s: s.quantize_absmax(s.ones(2), codebook="fp5"),
     "absmax with an offset of float64": lambda s: s.quantize_absmax(s.ones(2), offset=s.ones(dtype="float64")),
     "restore absmax from float codes": lambda s: s.dequantize_absmax(s.nested(codes=s.ones(3))),
     "restore absmax from codes of two dimensions": lambda s: s.dequantize_absmax(
@@ -89,6 +89,9 @@ CALLS: dict[str, Callable[[Side], Any]] = {
         s.nested(codes=s.make(np.array([0, 16, 3], np.uint8))), codebook="nf4"
     ),
     "restore absmax from two groups": lambda s: s.dequantize_absmax(s.nested(absmax=s.ones(2))),
+    "store floats": lambda s: s.storage_view(s.ones(2), "float16"),
+    "store bytes as float64": lambda s: s.storage_view(s.ones(8, dtype="uint8"), "float64"),
+    "store bytes that fill no item": lambda s: s.storage_view(s.ones(3, dtype="uint8"), "float16"),
     "INT8 of float64": lambda s: s.quantize_int8(s.ones(2, dtype="float64")),
     "INT8 by an unknown granularity": lambda s: s.quantize_int8(s.ones(2), granularity="layer"),
     "INT8 by block without a size": lambda s: s.quantize_int8(s.ones(2), granularity="block"),

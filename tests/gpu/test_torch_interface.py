@@ -30,8 +30,8 @@ def parameters(function: Any) -> list[tuple[str, Any, Any]]:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_of_the_reference_is_there_with_the_same_arguments(name: str) -> None:
-    # An optional fmt= names the format of bit patterns; a tensor's dtype tells its own.
-    expected = [p for p in parameters(getattr(qloracle, name)) if (p[0], p[2]) != ("fmt", None)]
+    # An optional fmt= or source= names the format of bit patterns; a tensor's dtype tells its own.
+    expected = [p for p in parameters(getattr(qloracle, name)) if (p[0], p[2]) not in {("fmt", None), ("source", None)}]
     got = parameters(getattr(backend, name))
     if name in WITH_OUT_DTYPE:
         *got, (last, kind, _) = got

@@ -65,6 +65,17 @@ def test_forward_is_exact_on_small_integers(options: dict[str, Any], dtype: str)
     require_number(got, expected, dtype, f"forward in {dtype}")
 
 
+@pytest.mark.parametrize("square", [False, True])
+def test_a_bias_of_the_adapter_and_a_transposed_weight_agree_with_the_reference(square: bool) -> None:
+    arrays = {**lattice(), "lora_bias": small_integers(12, D_OUT)}
+    if square:
+        arrays |= {name: arrays[name][:D_IN] for name in ("weight", "lora_b", "bias", "lora_bias")}
+    arrays["weight"] = arrays["weight"].T.copy()
+    expected = qloracle.lora_forward(**arrays, alpha=8, fan_in_fan_out=True)
+    got = backend.lora_forward(**as_tensors(arrays), alpha=8, fan_in_fan_out=True)
+    require_number(got, expected, "float32", "a weight that is stored transposed, and a bias of the adapter")
+
+
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("options", variants(), ids=option_names)
 def test_backward_is_exact_on_small_integers(options: dict[str, Any], dtype: str) -> None:
@@ -84,7 +95,7 @@ def test_operands_of_different_formats_give_gradients_of_their_own_format() -> N
     y = backend.lora_forward(**tensors, alpha=8)
     del tensors["bias"]
     gradients = backend.lora_backward(y.to(torch.bfloat16), **tensors, alpha=8)
-    dtypes = [torch.float16, torch.float32, torch.bfloat16, torch.bfloat16]
+    dtypes = [torch.float16, torch.float32, torch.bfloat16, torch.bfloat16, torch.bfloat16]
     assert (y.dtype, [g.dtype for g in astuple(gradients)]) == (torch.float16, dtypes)
 
 

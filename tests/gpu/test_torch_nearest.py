@@ -7,7 +7,8 @@ import torch
 import qloracle
 import qloracle_gpu.torch as backend
 from qloracle.formats import Array
-from qloracle_gpu.torch.codebooks import CODEBOOKS, device_codebook
+from qloracle.tables import CODEBOOKS
+from qloracle_gpu.torch.codebooks import device_codebook
 from qloracle_gpu.torch.nearest import CELLS, UNDECIDED, _guess
 
 from .boundaries import INT8_BOUNDARIES, beside_boundaries, with_specials
@@ -20,7 +21,7 @@ def codes_of(x: torch.Tensor, codebook: str) -> list[int]:
     """Codes of one block."""
     quantized = backend.quantize_blockwise(x, codebook=codebook, block_size=x.numel())
     data = quantized.data
-    return (backend.unpack_4bit(data, x.numel()) if codebook == "nf4" else data).tolist()
+    return (backend.unpack_4bit(data, x.numel()) if CODEBOOKS[codebook].code_bits == 4 else data).tolist()
 
 
 def require_blockwise(x: Array, codebook: str, block_size: int) -> None:
@@ -116,7 +117,7 @@ def test_int8_codes_with_specials_agree_with_the_reference(shape: tuple[int, ...
 
 def test_cells_near_a_boundary_are_undecided_and_the_others_hold_the_nearest_code() -> None:
     codebook = CODEBOOKS["nf4"]
-    cells = device_codebook("nf4", torch.device("cpu")).rule.cells.numpy()
+    cells = device_codebook(CODEBOOKS["nf4"], torch.device("cpu")).rule.cells.numpy()
     undecided = np.flatnonzero(cells == UNDECIDED)
     assert 15 <= undecided.size <= 30, f"{undecided.size} cells are undecided for 15 midpoints"
     place = (np.arange(cells.size) - (CELLS + 1) + 0.5) / CELLS
@@ -135,7 +136,9 @@ def test_a_guess_from_an_approximate_quotient_is_right_or_undecided(codebook: st
     for error in (-(2.0**-21), 0.0, 2.0**-21):
         approximate = (quotient * (1 + error)).astype(np.float32)
         approximate[np.abs(approximate) < 2.0**-126] = 0
-        guess = _guess(torch.from_numpy(approximate), device_codebook(codebook, torch.device("cpu")).rule.cells).numpy()
+        guess = _guess(
+            torch.from_numpy(approximate), device_codebook(CODEBOOKS[codebook], torch.device("cpu")).rule.cells
+        ).numpy()
         wrong = (guess != nearest) & (guess != UNDECIDED)
         assert not wrong.any(), f"{np.count_nonzero(wrong)} wrong guesses, first at {quotient[wrong][0].hex()}"
 

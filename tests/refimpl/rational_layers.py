@@ -6,7 +6,7 @@ L(entry + 1) − L(entry).
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -33,17 +33,18 @@ class Layer:
     scale: Fraction
     bias: Matrix  # (1, d_out)
     kept: Matrix  # (n, d_in): what x is multiplied by before the adapter
+    lora_bias: Matrix = field(default_factory=list)  # (1, d_out), or nothing
 
 
 def forward(layer: Layer) -> Matrix:
-    """y[n][o] = Σ_k x W + b + s·Σ_j B[o][j]·Σ_k A[j][k]·x·kept."""
-    rows = []
+    """y[n][o] = Σ_k x W + b + s·(Σ_j B[o][j]·Σ_k A[j][k]·x·kept + b_B)."""
+    rows, shift = [], layer.lora_bias[0] if layer.lora_bias else [Fraction(0)] * len(layer.weight)
     for x, kept in zip(layer.x, layer.kept, strict=True):
         hidden = [sum((a * v * f for a, v, f in zip(line, x, kept, strict=True)), Fraction(0)) for line in layer.lora_a]
         rows.append(
             [
                 sum((w * v for w, v in zip(layer.weight[o], x, strict=True)), layer.bias[0][o])
-                + layer.scale * sum((b * h for b, h in zip(layer.lora_b[o], hidden, strict=True)), Fraction(0))
+                + layer.scale * sum((b * h for b, h in zip(layer.lora_b[o], hidden, strict=True)), shift[o])
                 for o in range(len(layer.weight))
             ]
         )

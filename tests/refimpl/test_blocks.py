@@ -1,5 +1,6 @@
 """[blocks.absmax]: flat blocks, a short last one, poison, emptiness."""
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 
 from qloracle import block_absmax, quantize_blockwise, quantize_int8
-from qloracle.blocks import spread
+from qloracle.blocks import CHUNK, rectangles, spread
 from qloracle.errors import ArgumentTypeError, ArgumentValueError
 from qloracle.formats import Array
+
+from .rationals import random_float32
 
 NAN, INF = np.nan, np.inf
 
@@ -18,9 +21,25 @@ def absmax_words(values: list[float], block_size: int) -> list[int]:
     return block_absmax(np.array(values, np.float32), block_size).view(np.uint32).tolist()
 
 
+@pytest.mark.proof("blocks.absmax", by="literal words")
 def test_absmax_is_the_largest_magnitude_of_each_block() -> None:
     got = absmax_words([1, -3, 2, 0.5, -0.25, 0.125], 2)
     assert got == [0x40400000, 0x40000000, 0x3E800000], f"[1,-3 | 2,.5 | -.25,.125] has 3, 2, 0.25, got {got}"
+
+
+@pytest.mark.proof("blocks.absmax", by="one element at a time in Python")
+@pytest.mark.parametrize("block_size", [1, 2, 7, 64, 100, 65536, 70000])
+def test_absmax_is_what_a_loop_over_elements_finds(block_size: int) -> None:
+    x = random_float32(np.random.default_rng([41, block_size]), 2000 if block_size < 1000 else 140003)
+    x[::777] = np.nan if block_size < 64 else 0
+    expected: list[float] = []
+    for start in range(0, x.size, block_size):
+        largest = 0.0
+        for value in x[start : start + block_size].tolist():
+            largest = NAN if math.isnan(value) or math.isnan(largest) else max(largest, abs(value))
+        expected.append(largest)
+    got = block_absmax(x, block_size).tolist()
+    assert list(map(repr, got)) == list(map(repr, expected)), f"blocks of {block_size}: {got[:5]} …"
 
 
 def test_the_last_block_may_be_short() -> None:
@@ -99,6 +118,19 @@ def test_a_0_d_array_is_one_block() -> None:
 def test_a_block_larger_than_the_tensor_is_the_whole_tensor(block_size: int) -> None:
     q = quantize_blockwise(np.array([1, -2, 0], np.float32), block_size=block_size)
     assert q.absmax.tolist() == [2], f"three elements in one block of {block_size}, got absmax {q.absmax}"
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 64, 65536, 65537, 200001])
+@pytest.mark.parametrize("block_size", [1, 3, 64, 65535, 65536, 65537, 100000, 10**30])
+def test_rectangles_cover_every_element_once_and_know_its_block(size: int, block_size: int) -> None:
+    at = 0
+    for elements, blocks in rectangles(size, block_size):
+        length, count = elements.stop - elements.start, blocks.stop - blocks.start
+        assert (elements.start, length > 0, length <= CHUNK, length % count) == (at, True, True, 0), f"{elements}"
+        owners = {i // block_size for i in (elements.start, elements.stop - 1)}
+        assert owners == {blocks.start, blocks.stop - 1}, f"{elements} lie in blocks {owners}, not {blocks}"
+        at = elements.stop
+    assert at == size, f"{at} of {size} elements are covered"
 
 
 def test_the_values_of_blocks_spread_over_their_elements() -> None:

@@ -51,6 +51,7 @@ def operands(seed: int, spread: float) -> tuple[Array, Array, Array, Array]:
     return acc, row, column, rng.standard_normal(30).astype(F)
 
 
+@pytest.mark.proof("bounds.scale", by="float32 evaluations")
 @pytest.mark.parametrize("name", ORDERS)
 @pytest.mark.parametrize("spread", [0.1, 5.0])
 def test_every_order_is_inside(name: str, spread: float) -> None:
@@ -70,6 +71,7 @@ def test_a_bias_that_cancels_the_product_is_inside() -> None:
         require_inside(interval, scaled(order, acc[:1], row[:1], column, bias), f"{name} and its own negative as bias")
 
 
+@pytest.mark.proof("bounds.scale", by="exact rationals")
 def test_the_exact_rational_value_is_inside() -> None:
     acc, row, column, bias = operands(3, 3.0)
     interval = scale_int8_matmul_bound(acc, row, column, bias)

@@ -39,6 +39,8 @@ def chosen(plans: list[Plan], seed: int, count: int) -> list[Plan]:
     return [plans[i] for i in picks]
 
 
+@pytest.mark.proof("bounds.lora", by="evaluations in low precision")
+@pytest.mark.proof("bounds.sum", by="evaluations in low precision")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("roundings", ROUNDINGS, ids=IDS)
 def test_every_forward_evaluation_is_inside(kind: str, roundings: Roundings) -> None:
@@ -60,6 +62,8 @@ def test_every_backward_evaluation_is_inside(kind: str, roundings: Roundings) ->
                 require_inside(intervals[name], got, f"gradient of {name}, {kind} operands, {roundings}, {plan}")
 
 
+@pytest.mark.proof("bounds.lora", by="exact rationals")
+@pytest.mark.proof("bounds.sum", by="exact rationals")
 @pytest.mark.parametrize("kind", ["ordinary", "wide", "cancelling", "subnormal"])
 def test_the_exact_rational_result_is_inside(kind: str) -> None:
     case = KINDS[kind](0)

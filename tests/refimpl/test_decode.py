@@ -26,6 +26,7 @@ def agrees(got: float, expected: Real) -> bool:
     return not isnan(got) and not isinf(got) and Fraction(got) == expected
 
 
+@pytest.mark.proof("format.decode", by="exact rationals")
 @pytest.mark.parametrize("fmt", ["float16", "bfloat16"])
 def test_every_16_bit_word_decodes_to_its_real_number(fmt: str) -> None:
     for word, got in enumerate(decode(ALL_16_BIT_WORDS, fmt).tolist()):

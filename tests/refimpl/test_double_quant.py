@@ -1,13 +1,18 @@
 """[double_quant.quantize], [double_quant.dequantize]: the whole pipeline against exact rationals."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from qloracle import (
+    CODEBOOKS,
     DYNAMIC_SIGNED,
+    FLOAT8,
+    FP4,
+    LINEAR_SIGNED,
     NF4,
     QuantizedAbsmax,
     dequantize_absmax,
@@ -16,6 +21,7 @@ from qloracle import (
     quantize_absmax,
     quantize_blockwise,
     quantize_double,
+    stored_bytes,
 )
 from qloracle.codebooks import Codebook
 from qloracle.double_quant import restore_absmax
@@ -25,7 +31,7 @@ from qloracle.formats import Array
 from .compare import hex_of, require_same_codes, require_same_words
 from .rationals import exact, nearest_entry, round_word, rounded
 
-TABLES = pytest.mark.parametrize("table", [DYNAMIC_SIGNED, NF4], ids=["dynamic_signed", "nf4"])
+TABLES = pytest.mark.parametrize("table", [DYNAMIC_SIGNED, NF4, FP4, LINEAR_SIGNED, FLOAT8], ids=lambda t: t.name)
 
 
 def lognormal(blocks: int) -> Array:
@@ -34,7 +40,7 @@ def lognormal(blocks: int) -> Array:
 
 def expected_nested(absmax: Array, offset: np.float32, table: Codebook) -> tuple[list[int], list[float], list[int]]:
     """Codes, nested absmax and words of the restored absmax, every step exact and rounded where the rule says so."""
-    order = sorted(range(table.entries.size), key=lambda code: exact(table.entries[code]))
+    order = sorted(table.value_order.tolist(), key=lambda code: exact(table.entries[code]))
     ascending = [exact(table.entries[code]) for code in order]
     residual = [rounded(exact(a) - exact(offset)) for a in absmax]
     codes, nested, restored = [], [], []
@@ -49,6 +55,8 @@ def expected_nested(absmax: Array, offset: np.float32, table: Codebook) -> tuple
     return codes, nested, restored
 
 
+@pytest.mark.proof("double_quant.quantize", by="exact rationals")
+@pytest.mark.proof("double_quant.dequantize", by="exact rationals")
 @TABLES
 @pytest.mark.parametrize("blocks", [1, 2, 255, 256, 257, 1000])
 def test_every_step_of_the_pipeline_is_the_rule(blocks: int, table: Codebook) -> None:
@@ -59,6 +67,35 @@ def test_every_step_of_the_pipeline_is_the_rule(blocks: int, table: Codebook) ->
     require_same_codes(q.codes, codes, f"nested codes of {blocks} blocks", hex_of(absmax))
     got = dequantize_absmax(q, codebook=table.name).view(np.uint32)
     require_same_words(got, np.array(restored, np.uint32), "float32", "restored absmax", hex_of(absmax))
+
+
+@pytest.mark.proof("double_quant.quantize", by="torch")
+@TABLES
+def test_torch_finds_the_same_residuals_scales_and_codes(table: Codebook, torch: ModuleType) -> None:
+    absmax = lognormal(700)
+    q = quantize_absmax(absmax, codebook=table.name)
+    residual = torch.from_numpy(absmax) - float(q.offset)
+    groups = [residual[start : start + 256] for start in range(0, 700, 256)]
+    assert q.absmax.tolist() == [float(group.abs().max()) for group in groups]
+    entries = torch.tensor(table.entries).double().nan_to_num(9.0)
+    for start, group, scale in zip((0, 256, 512), groups, q.absmax.tolist(), strict=True):
+        distance = (group.double()[:, None] - entries * scale).abs()
+        got = torch.from_numpy(q.codes[start : start + 256].astype(np.int64))
+        chosen = distance[torch.arange(len(group)), got]
+        assert torch.equal(chosen, distance.min(dim=1).values), f"a nearer entry exists in the group from {start}"
+
+
+@pytest.mark.proof("double_quant.dequantize", by="torch")
+@TABLES
+def test_torch_restores_the_same_absmax(table: Codebook, torch: ModuleType) -> None:
+    rng = np.random.default_rng(64)
+    codes = rng.integers(0, table.entries.size, 1000, np.uint8)
+    nested = rng.lognormal(0, 3, 4).astype(np.float32)
+    offset = np.float32(0.37)
+    got = dequantize_absmax(QuantizedAbsmax(codes, nested, offset), codebook=table.name)
+    entries = torch.tensor(table.entries)[torch.from_numpy(codes.astype(np.int64))]
+    expected = entries * torch.from_numpy(np.repeat(nested, 256)[:1000]) + torch.tensor(offset)
+    require_same_words(got.view(np.uint32), expected.numpy().view(np.uint32), "float32", "restored", lambda i: f"{i}")
 
 
 def test_a_restored_absmax_below_zero_is_not_clamped() -> None:
@@ -78,6 +115,57 @@ def test_a_negative_restored_absmax_flips_the_sign_of_its_block() -> None:
     assert scale.min() < 0, "some absmax must restore below zero, or the test is vacuous"
     got, lowest = dequantize_double(q)[::4], int(np.argmin(scale))
     assert got[lowest] == scale[lowest], f"code of 1 times the absmax {scale[lowest]} is that absmax, got {got[lowest]}"
+
+
+def test_a_zero_block_takes_the_sign_of_its_restored_absmax() -> None:
+    absmax = lognormal(1000)
+    absmax[::50] = 0
+    x = np.repeat(absmax, 4).reshape(1000, 4) * np.array([1, 0, -0.5, 0.25], np.float32)
+    q = quantize_double(x, block_size=4)
+    scale = restore_absmax(q).absmax[::50]
+    assert scale.min() < 0 < scale.max(), "some zero blocks must restore below zero, or the test is vacuous"
+    got = dequantize_double(q)[::50]
+    assert not got.any(), "a block of zeros gives zeros"
+    assert np.signbit(got[:, 0]).tolist() == np.signbit(scale).tolist(), "each of the sign of its restored absmax"
+
+
+@pytest.mark.parametrize("codebook", CODEBOOKS)
+@pytest.mark.parametrize("nested", ["nf4", "dynamic_signed", "fp4", "linear_signed"])
+def test_either_codebook_serves_for_values_and_for_absmax(codebook: str, nested: str) -> None:
+    x = np.random.default_rng(65).standard_normal((30, 41)).astype(np.float32)
+    q = quantize_double(x, codebook=codebook, block_size=8, nested_codebook=nested)
+    plain = quantize_blockwise(x, codebook=codebook, block_size=8)
+    assert q.data.tolist() == plain.data.tolist(), "the codes of the values do not depend on the nested codebook"
+    expected = quantize_absmax(plain.absmax, codebook=nested)
+    assert (q.absmax.codes.tolist(), q.absmax.absmax.tolist()) == (expected.codes.tolist(), expected.absmax.tolist())
+    restored = dequantize_absmax(expected, codebook=nested)
+    got = dequantize_double(q)
+    assert got.tolist() == dequantize_blockwise(replace(plain, absmax=restored)).tolist()
+
+
+def test_stored_bytes_are_those_of_all_arrays() -> None:
+    for size, block_size in ((0, 64), (1, 64), (63, 7), (100_001, 64), (70_000, 1)):
+        x = np.ones(size, np.float32)
+        blocks = -(-size // block_size)
+        half, groups = -(-size // 2), -(-blocks // 256)
+        plain, double = (f(x, block_size=block_size) for f in (quantize_blockwise, quantize_double))
+        assert stored_bytes(plain) == half + 4 * blocks, f"{size} elements in blocks of {block_size}"
+        assert stored_bytes(double) == half + blocks + 4 * groups + 4, f"{size} elements in blocks of {block_size}"
+        assert stored_bytes(quantize_blockwise(x, codebook="float8", block_size=block_size)) == size + 4 * blocks
+
+
+def test_a_byte_swapped_and_a_strided_absmax_are_read_by_value() -> None:
+    absmax = lognormal(300)
+    plain = quantize_absmax(absmax)
+    for other in (absmax.astype(">f4"), np.repeat(absmax, 2)[::2], absmax[::-1][::-1]):
+        q = quantize_absmax(other)
+        assert (q.codes.tolist(), q.offset) == (plain.codes.tolist(), plain.offset)
+        assert q.offset.dtype == np.float32
+
+
+def test_an_offset_may_be_an_array_of_no_axes() -> None:
+    q = quantize_absmax(np.ones(3, np.float32), offset=np.array(0.5, np.float32))  # type: ignore[arg-type]
+    assert dequantize_absmax(replace(q, offset=np.array(0.5, np.float32))).tolist() == [1.0] * 3
 
 
 def test_a_given_offset_is_used_in_place_of_the_mean() -> None:
@@ -169,6 +257,13 @@ STATE = QuantizedAbsmax(np.zeros(1, np.uint8), ONE, np.float32(0))
             ArgumentTypeError,
             "^offset must be float32, got float64$",
         ),  # type: ignore[arg-type]
+        (
+            lambda: quantize_absmax(ONE, offset=np.ones(1, np.float32)),  # type: ignore[arg-type]
+            ArgumentTypeError,
+            "^offset must be one float32 number, got 1-d$",
+        ),
+        (lambda: stored_bytes(ONE), ArgumentTypeError, "^quantized must be QuantizedBlocks or .*, got ndarray$"),  # type: ignore[arg-type]
+        (lambda: quantize_double(ONE, nested_codebook="q"), ArgumentValueError, "^codebook must be one .*, got 'q'$"),
         (lambda: quantize_absmax(ONE, codebook="q"), ArgumentValueError, "^codebook must be one of .*, got 'q'$"),
         (
             lambda: dequantize_absmax(QuantizedAbsmax(np.zeros(257, np.uint8), ONE, np.float32(0))),

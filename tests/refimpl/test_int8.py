@@ -1,6 +1,7 @@
 """[int8.absmax], [int8.quantize]: the integer nearest to the real number 127·x/absmax, ties to even."""
 
 from fractions import Fraction
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ def test_a_float_beside_every_boundary_gets_the_nearest_integer(seed: int) -> No
     require_nearest(np.array(x, np.float32), np.array(absmax, np.float32))
 
 
+@pytest.mark.proof("int8.quantize", by="exact rationals")
 def test_any_x_with_any_absmax_gets_the_nearest_integer() -> None:
     rng = np.random.default_rng(33)
     x = random_float32(rng, 20000)
@@ -55,6 +57,7 @@ def test_exact_ties_go_to_the_even_integer(power: float) -> None:
     assert got == [0, 2, 2, 4, 126, 126, 0, -2, -2, -4, -126], f"absmax 254, x = ±1, ±3, …: ties to even, got {got}"
 
 
+@pytest.mark.proof("int8.quantize", by="published codes")
 def test_the_worked_example_has_its_published_codes() -> None:
     q = quantize_int8(np.array([1.2, -0.5, -4.3, 1.2, -3.1, 0.8, 2.4, 5.4], np.float32))
     assert q.codes.tolist() == [28, -12, -101, 28, -73, 19, 56, 127], f"the worked example, got {q.codes}"
@@ -100,12 +103,25 @@ GRANULARITIES = [
 ]
 
 
+@pytest.mark.proof("int8.absmax", by="worked by hand")
 @pytest.mark.parametrize(("granularity", "block_size", "shape", "expected"), GRANULARITIES)
 def test_absmax_of_each_granularity(
     granularity: str, block_size: int | None, shape: tuple[int, ...], expected: object
 ) -> None:
     got = int8_absmax(np.array([[1, -2, 4], [8, 0.5, -4]], np.float32), granularity, block_size)
     assert (got.shape, got.tolist()) == (shape, expected), f"absmax by {granularity}: {expected}, got {got}"
+
+
+@pytest.mark.proof("int8.absmax", by="PyTorch")
+def test_absmax_is_the_largest_magnitude_that_torch_finds(torch: ModuleType) -> None:
+    x = random_float32(np.random.default_rng(34), 60).reshape(5, 12)
+    size = torch.from_numpy(x).abs()
+    groups = {"tensor": size.amax(), "row": size.amax(dim=1), "column": size.amax(dim=0)}
+    for granularity, theirs in groups.items():
+        got = int8_absmax(x, granularity)
+        assert got.tolist() == theirs.tolist(), f"absmax by {granularity}: torch finds {theirs}, got {got}"
+    blocks = [float(part.max()) for part in size.reshape(-1).split(7)]
+    assert int8_absmax(x, "block", 7).tolist() == blocks, "absmax of flat blocks of 7"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ ALL_CODES = np.arange(-127, 128, dtype=np.int8)
 EDGES = np.array([1, 2, 3, 0x007FFFFF, 0x00800000, 0x3F800000, 0x7F7FFFFF], np.uint32).view(np.float32)
 
 
+@pytest.mark.proof("int8.dequantize", by="exact rationals")
 @pytest.mark.parametrize(("fmt", "dtype"), [("float32", np.uint32), ("float16", np.uint16), ("bfloat16", np.uint16)])
 def test_every_code_with_any_absmax_is_one_real_quotient_rounded_to_float32_and_then_to_the_output(
     fmt: str, dtype: type[np.unsignedinteger]
@@ -72,6 +73,7 @@ def test_parts_that_do_not_belong_together_are_named(
         dequantize_int8(replace(GOOD, **change))  # type: ignore[arg-type]
 
 
+@pytest.mark.proof("int8.dequantize", by="integer arithmetic")
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("code", range(1, 128))
 def test_dequantizing_is_one_rounding_for_every_significand_of_absmax(code: int) -> None:

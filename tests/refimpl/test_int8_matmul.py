@@ -8,7 +8,7 @@ import pytest
 
 from qloracle import int8_matmul, scale_int8_matmul
 from qloracle.errors import ArgumentTypeError, ArgumentValueError
-from qloracle.int8 import LARGEST_INNER, LARGEST_INNER_WITH_MINUS_128
+from qloracle.int8_product import LARGEST_INNER, LARGEST_INNER_WITH_MINUS_128
 
 from .rationals import exact
 
@@ -17,6 +17,7 @@ def full(value: int, *shape: int) -> np.ndarray:
     return np.full(shape, value, np.int8)
 
 
+@pytest.mark.proof("int8.matmul", by="closed form")
 @pytest.mark.parametrize("k", [1040, 1041, 2048, 11008, 133144])
 @pytest.mark.parametrize(("left", "right"), [(127, 127), (-127, 127), (127, -127)])
 def test_extreme_codes_accumulate_exactly(k: int, left: int, right: int) -> None:
@@ -29,6 +30,7 @@ def test_minus_128_accumulates_exactly_up_to_its_limit() -> None:
     assert got == 2**31 - 2**14, f"131071 products (-128)² sum to 2^31 - 2^14, got {got}"
 
 
+@pytest.mark.proof("int8.matmul", by="Python integers")
 def test_random_codes_accumulate_like_int64() -> None:
     rng = np.random.default_rng(41)
     a, b = rng.integers(-128, 128, (5, 1000), dtype=np.int8), rng.integers(-128, 128, (7, 1000), dtype=np.int8)
@@ -55,6 +57,7 @@ def test_the_limits_are_those_of_int32() -> None:
     assert LARGEST_INNER_WITH_MINUS_128 == 131071, f"with -128 it is 131071, got {LARGEST_INNER_WITH_MINUS_128}"
 
 
+@pytest.mark.proof("int8.scale", by="worked by hand")
 def test_rows_and_columns_are_scaled_by_their_own_absmax() -> None:
     acc = np.full((2, 3), 127 * 127, np.int32)
     got = scale_int8_matmul(acc, np.array([2, 3], np.float32), np.array([5, 7, 11], np.float32)).tolist()
@@ -68,6 +71,7 @@ def test_a_bias_is_added_once_after_the_scaling(rows: int) -> None:
     assert got == [[3.25, -1]] * rows, f"acc = 0 leaves the bias [3.25, -1] in each of {rows} rows, got {got}"
 
 
+@pytest.mark.proof("int8.scale", by="exact rationals")
 def test_the_real_value_is_within_three_float64_roundings() -> None:
     rng = np.random.default_rng(42)
     acc = rng.integers(-(2**31) + 1, 2**31, (20, 20)).astype(np.int32)

@@ -32,6 +32,7 @@ def small_integers(seed: int, rank: int, leading: tuple[int, ...] = (3,)) -> Arr
     shapes = {"x": (*leading, 5), "weight": (4, 5), "lora_a": (rank, 5), "lora_b": (4, rank), "dy": (*leading, 4)}
     arrays = {name: rng.integers(-9, 10, shape).astype(np.float32) for name, shape in shapes.items()}
     arrays["bias"] = rng.integers(-9, 10, 4).astype(np.float32) / 4
+    arrays["lora_bias"] = rng.integers(-9, 10, 4).astype(np.float32)
     arrays["mask"] = rng.random((*leading, 5)) < 0.6
     return arrays
 
@@ -40,7 +41,8 @@ def rational(arrays: Arrays, scale: Fraction, dropout: Fraction | None = None) -
     x = arrays["x"].reshape(-1, 5)
     kept = kept_matrix(None if dropout is None else arrays["mask"], dropout or Fraction(0), (len(x), 5))
     parts = (matrix(arrays[name]) for name in ("weight", "lora_a", "lora_b"))
-    return Layer(matrix(x), *parts, scale, matrix(arrays["bias"].reshape(1, 4)), kept)
+    biases = (matrix(arrays[name].reshape(1, 4)) for name in ("bias", "lora_bias"))
+    return Layer(matrix(x), *parts, scale, next(biases), kept, next(biases))
 
 
 def operands(arrays: Arrays) -> tuple[Array, Array, Array, Array]:
@@ -48,8 +50,9 @@ def operands(arrays: Arrays) -> tuple[Array, Array, Array, Array]:
 
 
 def require_layer(arrays: Arrays, layer: Layer, **options: object) -> None:
-    """Forward and all four gradients are exactly the rational ones."""
-    y = lora_forward(*operands(arrays), bias=arrays["bias"], **options)  # type: ignore[arg-type]
+    """Forward and all five gradients are exactly the rational ones."""
+    biases = {name: arrays[name] for name in ("bias", "lora_bias")}
+    y = lora_forward(*operands(arrays), **biases, **options)  # type: ignore[arg-type]
     require_equal(y.reshape(-1, 4), forward(layer), "y")
     gradients = lora_backward(arrays["dy"], *operands(arrays), **options)  # type: ignore[arg-type]
     dy = matrix(arrays["dy"].reshape(-1, 4))
@@ -57,8 +60,13 @@ def require_layer(arrays: Arrays, layer: Layer, **options: object) -> None:
     require_equal(gradients.lora_a, derivative(layer, dy, "lora_a"), "dA")
     require_equal(gradients.lora_b, derivative(layer, dy, "lora_b"), "dB")
     require_equal(gradients.bias.reshape(1, -1), derivative(layer, dy, "bias"), "db")
+    require_equal(gradients.lora_bias.reshape(1, -1), derivative(layer, dy, "lora_bias"), "db_B")
 
 
+@pytest.mark.proof("lora.forward", by="exact rationals")
+@pytest.mark.proof("lora.bias", by="exact rationals")
+@pytest.mark.proof("lora.backward", by="exact rational differences")
+@pytest.mark.proof("lora.scale", by="exact rationals")
 @pytest.mark.parametrize(("alpha", "rank", "rank_stabilized", "scale"), SCALES)
 def test_forward_and_backward_are_exact_for_every_scale(
     alpha: float, rank: int, rank_stabilized: bool, scale: Fraction
@@ -67,6 +75,7 @@ def test_forward_and_backward_are_exact_for_every_scale(
     require_layer(arrays, rational(arrays, scale), alpha=alpha, rank_stabilized=rank_stabilized)
 
 
+@pytest.mark.proof("lora.dropout", by="exact rationals")
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 0.75, 1.0])
 def test_forward_and_backward_use_the_same_mask(dropout: float) -> None:
     arrays = small_integers(2, 3)
@@ -171,6 +180,7 @@ def test_a_non_finite_entry_never_gives_a_finite_output(name: str, word: int) ->
     assert same, f"{name}[0, 1] = {expected} among ones must give {expected}, got {hurt}"
 
 
+@pytest.mark.proof("lora.scale", by="closed forms")
 @pytest.mark.parametrize(
     ("alpha", "rank", "rank_stabilized", "expected"),
     [(16, 8, False, 2.0), (8, 16, False, 0.5), (16, 16, True, 4.0), (1, 3, False, 1 / 3), (2, 2, True, 2 / 2**0.5)],
@@ -180,3 +190,30 @@ def test_the_scale_is_alpha_over_rank_or_over_its_root(
 ) -> None:
     got = lora_scale(alpha, rank, rank_stabilized=rank_stabilized)
     assert got == expected, f"alpha {alpha}, rank {rank}, rsLoRA {rank_stabilized}: {expected}, got {got}"
+
+
+@pytest.mark.proof("lora.fan_in_fan_out", by="exact rationals")
+@pytest.mark.parametrize("square", [False, True])
+def test_a_transposed_weight_is_read_as_declared_square_or_not(square: bool) -> None:
+    arrays = small_integers(11, 2)
+    if square:
+        arrays |= {name: arrays[name][..., :4] for name in ("x", "weight", "lora_a", "mask")}
+    x, a = (matrix(arrays[name]) for name in ("x", "lora_a"))
+    weight, b, bias = matrix(arrays["weight"]), matrix(arrays["lora_b"]), matrix(arrays["bias"].reshape(1, 4))
+    layer = Layer(x, weight, a, b, Fraction(1), bias, kept_matrix(None, Fraction(0), arrays["x"].shape))  # type: ignore[arg-type]
+    stored = (arrays["x"], np.ascontiguousarray(arrays["weight"].T), arrays["lora_a"], arrays["lora_b"])
+    y = lora_forward(*stored, alpha=2, bias=arrays["bias"], fan_in_fan_out=True)
+    require_equal(y, forward(layer), "y")
+    dx = lora_backward(arrays["dy"], *stored, alpha=2, fan_in_fan_out=True).x
+    require_equal(dx, derivative(layer, matrix(arrays["dy"]), "x"), "dx")
+
+
+@pytest.mark.proof("lora.bias", by="closed forms")
+def test_the_bias_of_the_adapter_is_scaled_and_adds_up_with_the_bias_of_the_base() -> None:
+    arrays = small_integers(12, 2)
+    arrays["x"][...] = 0
+    y = lora_forward(*operands(arrays), alpha=6, bias=arrays["bias"], lora_bias=arrays["lora_bias"])
+    expected = [float(b + 3 * v) for b, v in zip(arrays["bias"], arrays["lora_bias"], strict=True)]
+    assert y.tolist() == [expected] * 3, f"x = 0: y = b + s b_B, got {y}"
+    gradient = lora_backward(arrays["dy"], *operands(arrays), alpha=6).lora_bias
+    assert gradient.tolist() == [3 * sum(column) for column in arrays["dy"].T.tolist()], "db_B = s Σ dy"

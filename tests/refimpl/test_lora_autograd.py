@@ -10,7 +10,7 @@ from qloracle import lora_backward, lora_forward, qlora_backward, qlora_forward,
 from qloracle.formats import Array
 from qloracle.qlora import QuantizedWeight
 
-NAMES = ("x", "lora_a", "lora_b", "bias")
+NAMES = ("x", "lora_a", "lora_b", "bias", "lora_bias")
 
 
 def lattice(seed: int, shape: tuple[int, ...]) -> Array:
@@ -24,6 +24,7 @@ def layer(leading: tuple[int, ...], rank: int) -> dict[str, Array]:
         "lora_a": lattice(3, (rank, 7)),
         "lora_b": lattice(4, (6, rank)),
         "bias": lattice(5, (6,)),
+        "lora_bias": lattice(7, (6,)),
         "dy": lattice(6, (*leading, 6)),
     }
 
@@ -35,7 +36,7 @@ def autograd(torch: ModuleType, arrays: dict[str, Array], scale: float, factor: 
         leaves[name].requires_grad_()
     dropped = leaves["x"] * torch.tensor(factor, dtype=torch.float64)
     linear = torch.nn.functional.linear
-    adapter = linear(linear(dropped, leaves["lora_a"]), leaves["lora_b"])
+    adapter = linear(linear(dropped, leaves["lora_a"]), leaves["lora_b"], leaves["lora_bias"])
     y = linear(leaves["x"], leaves["weight"], leaves["bias"]) + scale * adapter
     y.backward(leaves["dy"])
     assert leaves["weight"].grad is None, "the frozen weight must get no gradient"
@@ -47,6 +48,10 @@ def require_equal(got: Array, expected: Array, what: str) -> None:
     assert not wrong.size, f"{what} differs from torch at {wrong[0].tolist()}: {got[tuple(wrong[0])]!r}"
 
 
+@pytest.mark.proof("lora.forward", by="torch")
+@pytest.mark.proof("lora.backward", by="torch autograd")
+@pytest.mark.proof("lora.bias", by="torch autograd")
+@pytest.mark.proof("lora.dropout", by="torch autograd")
 @pytest.mark.parametrize("leading", [(5,), (2, 3), ()])
 @pytest.mark.parametrize(
     ("options", "rank", "scale"),
@@ -66,7 +71,8 @@ def test_output_and_gradients_are_those_of_autograd(
     options = {**options, "mask": mask, "dropout": dropout}
     expected = autograd(torch, arrays, scale, factor)
     operands = (arrays["x"], arrays["weight"], arrays["lora_a"], arrays["lora_b"])
-    require_equal(lora_forward(*operands, bias=arrays["bias"], **options), expected["y"], "y")
+    biases = {name: arrays[name] for name in ("bias", "lora_bias")}
+    require_equal(lora_forward(*operands, **biases, **options), expected["y"], "y")
     gradients = lora_backward(arrays["dy"], *operands, **options)
     for name in NAMES:
         require_equal(getattr(gradients, name), expected[name], f"the gradient of {name}")
@@ -79,6 +85,8 @@ def nf4_lattice() -> Array:
     return (codes * 2.0 ** np.repeat([0, 1, -1, 2, 3, -2], 8)[:42]).astype(np.float32).reshape(6, 7)
 
 
+@pytest.mark.proof("qlora.forward", by="torch autograd")
+@pytest.mark.proof("qlora.backward", by="torch autograd")
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("rounding", ["float32", "bfloat16", "float16"])
 def test_qlora_is_lora_with_the_dequantized_weight(torch: ModuleType, rounding: str, double: bool) -> None:
@@ -88,7 +96,8 @@ def test_qlora_is_lora_with_the_dequantized_weight(torch: ModuleType, rounding: 
     weight: QuantizedWeight = quantize(arrays["weight"], block_size=8)
     expected = autograd(torch, arrays, 2.0, np.ones((5, 7)))
     operands = (arrays["x"], weight, arrays["lora_a"], arrays["lora_b"])
-    y = qlora_forward(*operands, alpha=8, bias=arrays["bias"], weight_rounding=rounding)
+    biases = {name: arrays[name] for name in ("bias", "lora_bias")}
+    y = qlora_forward(*operands, alpha=8, **biases, weight_rounding=rounding)
     require_equal(y, expected["y"], "y")
     gradients = qlora_backward(arrays["dy"], *operands, alpha=8, weight_rounding=rounding)
     for name in NAMES:

@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from qloracle.double_quant import exact_sum, mean_offset, round_ratio
 from qloracle.errors import ArgumentTypeError
 from qloracle.formats import Array
+from qloracle.mean_offset import exact_sum, mean_offset, round_ratio
 
 from .rationals import exact, random_float32, round_word
 
@@ -48,12 +48,14 @@ LITERAL = [
 ]
 
 
+@pytest.mark.proof("double_quant.offset", by="literal words")
 @pytest.mark.parametrize(("values", "word"), LITERAL)
 def test_the_mean_of_these_numbers_is_the_literal_word(values: list[float], word: int) -> None:
     got = word_of(mean_offset(np.array(values, np.float32)))
     assert got == word, f"mean of {values} is {word:#010x}, got {got:#010x}"
 
 
+@pytest.mark.proof("double_quant.offset", by="exact rationals")
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 255, 256, 257, 1000])
 def test_numbers_of_every_magnitude_are_summed_exactly(size: int) -> None:
     for seed in range(8):

@@ -52,6 +52,7 @@ def test_the_quantized_weight_is_not_changed_by_training_steps() -> None:
     assert before == (q.data.tobytes(), q.absmax.codes.tobytes(), q.absmax.absmax.tobytes()), "the weight changed"
 
 
+@pytest.mark.proof("lora.dropout", by="closed forms")
 @pytest.mark.parametrize(("dropout", "kept"), [(0.0, 1.0), (0.5, 2.0), (0.75, 4.0), (1.0, 0.0)])
 def test_kept_elements_are_divided_by_one_minus_p(dropout: float, kept: float) -> None:
     got = dropout_factor(np.array([True, False]), dropout, (2,)).tolist()
@@ -95,7 +96,7 @@ def run(**changes: object) -> Callable[[], object]:
         (lambda: lora_backward(np.ones((2, 4)), X, W, A, B, alpha=1), ArgumentTypeError, "^dy must .*, got float64$"),
         (lambda: lora_scale(1, 0), ArgumentValueError, "^rank must be a positive integer, got 0$"),
         (lambda: lora_scale(1, 2.0), ArgumentTypeError, "^rank must be a positive integer, got 2.0$"),  # type: ignore[arg-type]
-        (lambda: qlora_weight(W), ArgumentTypeError, "^weight must be QuantizedBlocks or .*, got ndarray$"),  # type: ignore[arg-type]
+        (lambda: qlora_weight(W), ArgumentTypeError, "^weight must be QuantizedBlocks, .*, got ndarray$"),  # type: ignore[arg-type]
         (
             lambda: qlora_weight(quantize_blockwise(X[0])),
             ArgumentValueError,

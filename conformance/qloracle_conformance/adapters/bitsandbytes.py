@@ -68,7 +68,7 @@ def _quantize_4bit(x: Tensor, *, codebook: str, block_size: int) -> tuple[Tensor
     return packed.reshape(-1), state.absmax
 
 
-def _quantize_4bit_double(x: Tensor, *, codebook: str, block_size: int) -> tuple[Tensor, ...]:
+def _quantize_4bit_double(x: Tensor, *, codebook: str, block_size: int, nested_codebook: str) -> tuple[Tensor, ...]:
     packed, state = library.quantize_4bit(x, blocksize=block_size, quant_type=codebook, compress_statistics=True)
     return packed.reshape(-1), state.absmax, state.state2.absmax, state.offset
 
@@ -88,7 +88,7 @@ def _dequantize_4bit(
 
 def _dequantize_4bit_double(
     data: Tensor, absmax_codes: Tensor, nested_absmax: Tensor, offset: Tensor, *,
-    codebook: str, block_size: int, shape: tuple[int, ...], dtype: str,
+    codebook: str, block_size: int, shape: tuple[int, ...], dtype: str, nested_codebook: str,
 ) -> Tensor:  # fmt: skip
     state = _state(absmax_codes, codebook, block_size, shape, dtype)
     state.offset, state.nested = offset, True

@@ -5,7 +5,7 @@ import platform
 import numpy as np
 import torch
 
-from qloracle.formats import Array
+from qloracle.formats import FORMATS, Array, format_named
 
 LAYOUTS = ("contiguous", "offset", "strided", "transposed", "padded")  # torch has no negative strides
 
@@ -17,8 +17,12 @@ _DTYPES = {
     "uint8": torch.uint8,
     "int8": torch.int8,
     "int32": torch.int32,
+    "int64": torch.int64,
+    "uint32": torch.uint32,
     "bool": torch.bool,
 }
+# The narrow formats that this torch has; the others cannot be placed, so that an adapter cannot claim them.
+_DTYPES |= {name: getattr(torch, name) for name in FORMATS if name.startswith("float8") and hasattr(torch, name)}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -58,8 +62,8 @@ def fetch(native: torch.Tensor) -> tuple[Array, str]:
         raise TypeError(f"a tensor was expected, got {type(native).__name__}")
     on_host = native.detach().cpu().contiguous()
     name = _NAMES.get(native.dtype, str(native.dtype).removeprefix("torch."))
-    if native.dtype == torch.bfloat16:
-        on_host = on_host.view(torch.uint16)
+    if name in FORMATS and format_named(name).numpy is None:
+        on_host = on_host.view(torch.uint8 if native.itemsize == 1 else torch.uint16)
     return on_host.numpy(), name
 
 

@@ -1,6 +1,6 @@
 """A case: the inputs and options of one call, and what is known about them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -49,7 +49,7 @@ def fitted(shape: tuple[int, ...], claim: Claim) -> tuple[int, ...]:
     return (prod(shape[: len(shape) - kept]), *shape[len(shape) - kept :])
 
 
-def each_layout(draw: Draw, claim: Claim, inputs: Mapping[str, HostArray | None]) -> dict[str, str]:
+def each_layout(draw: Draw, claim: Claim, inputs: Iterable[str]) -> dict[str, str]:
     """Return a layout for each input, independently: the strides of one tell nothing about those of another."""
     return {name: draw.choice(claim.layouts) for name in inputs}
 

@@ -10,7 +10,16 @@ from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case, admitted, fitted, reshaped
 from qloracle_conformance.generators.draw import Draw
-from qloracle_conformance.generators.values import any_exponent, moved, normal, rounded, special_words, words
+from qloracle_conformance.generators.values import (
+    any_exponent,
+    code_words,
+    moved,
+    normal,
+    numbers_for,
+    rounded,
+    special_words,
+    words,
+)
 
 SHAPES: tuple[tuple[int, ...], ...] = (
     (1,), (7,), (8,), (15,), (16,), (17,), (63,), (64,), (65,), (0,), (), (3, 5), (2, 0), (2, 3, 5), (1, 2, 3, 4),
@@ -19,7 +28,7 @@ SLICES = 16  # a sweep over all 2^16 high halves takes as many cases
 
 
 def _encode(fmt: str, claim: Claim, values: HostArray, layout: str = "contiguous", repeat: bool = False) -> Case:
-    values = reshaped(values, claim)
+    values = reshaped(numbers_for(fmt, values), claim)
     return Case(f"{fmt}.encode", {"values": values}, {"fmt": fmt}, layouts={"values": layout}, repeat=repeat)
 
 
@@ -40,7 +49,8 @@ def tie_case(draw: Draw, claim: Claim, fmt: str) -> Case:
     ties = words(bits | random.integers(0, 2, 4096) * source.sign_bit, "float32")
     lowest = target.minimum_exponent - target.mantissa_bits
     tiny = np.ldexp(random.integers(0, 64, 4096) + 0.5, lowest)  # ties among subnormals of the target
-    limit = target.largest_finite * np.array([1.0]) + np.ldexp(1.0, target.bias - target.mantissa_bits - 1)
+    half_step = np.ldexp(1.0, int(np.log2(target.largest_finite)) - target.mantissa_bits - 1)
+    limit = target.largest_finite * np.array([1.0]) + half_step
     below = np.minimum(limit, format_named("float32").largest_finite)
     near = rounded(np.concatenate([tiny, np.repeat(below, 64)]) * random.choice([-1.0, 1.0], 4096 + 64), "float32")
     both = words(np.concatenate([ties.words(), near.words()]), "float32")
@@ -75,15 +85,15 @@ def memory_case(draw: Draw, claim: Claim, fmt: str) -> Case:
 
 
 def decode_case(draw: Draw, claim: Claim, fmt: str, *, family: str) -> Case:
-    """All words of a 16-bit format; or shapes and layouts of some of them."""
+    """All words of a format of at most 16 bits, several times if they are few; or shapes and layouts of some."""
     random = draw.random()
     layout, shape = "contiguous", fitted((1 << 16,), claim)
-    bits = random.permutation(1 << 16)
+    codes = np.resize(random.permutation(1 << format_named(fmt).code_bits), 1 << 16)
     if family == "shapes":
         shape = draw.choice(admitted(claim, SHAPES))
     elif family == "memory":
         shape, layout = draw.choice(admitted(claim, ((6, 10), (65,), (3, 4, 9)))), draw.choice(claim.layouts)
-    array = words(bits[: int(np.prod(shape))].reshape(shape), fmt)
+    array = code_words(codes[: int(np.prod(shape))].reshape(shape), fmt)
     dtype = draw.choice(claim.out_dtypes)
     repeat = family == "memory"
     return Case(f"{fmt}.decode", {"bits": array}, {"dtype": dtype}, layouts={"bits": layout}, repeat=repeat)

@@ -12,7 +12,15 @@ from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case, admitted
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.quantizing import ELEMENTS, Family, Quantizer, arrange, case_of
-from qloracle_conformance.generators.values import any_exponent, normal, rounded, special_words, words
+from qloracle_conformance.generators.values import (
+    any_exponent,
+    code_words,
+    normal,
+    numbers_for,
+    rounded,
+    special_words,
+    words,
+)
 
 LENGTHS = (257, 131, 515, 1027, 2051, 4099, 8197, 16387, 33001, 70001)
 EXTENTS: tuple[tuple[int, ...], ...] = (*((n,) for n in LENGTHS), (300, 70), (3, 8197), (65539, 1), (5, 3, 1033))
@@ -110,14 +118,15 @@ def encode_case(draw: Draw, claim: Claim, *, family: str, fmt: str) -> Case:
         values = signed(random, draw.choice(admitted(claim, DEGENERATE)), "float32")
     else:
         layout, values = draw.choice(claim.layouts), normal(random, draw.choice(admitted(claim, SQUARES)), "float32")
-    return Case(f"{fmt}.encode", {"values": values}, {"fmt": fmt}, layouts={"values": layout})
+    return Case(f"{fmt}.encode", {"values": numbers_for(fmt, values)}, {"fmt": fmt}, layouts={"values": layout})
 
 
 def _ties(random: np.random.Generator, shape: tuple[int, ...], fmt: str) -> HostArray:
     """Return ties between neighbouring normal numbers of the target."""
     target, source = format_named(fmt), format_named("float32")
     dropped = source.mantissa_bits - target.mantissa_bits
-    field = random.integers(source.bias - 14, source.bias + 15, shape) << source.mantissa_bits
+    reach = min(14, max(-target.minimum_exponent, 1))
+    field = random.integers(source.bias - reach, source.bias + reach + 1, shape) << source.mantissa_bits
     bits = field | random.integers(0, 1 << target.mantissa_bits, shape) << dropped | 1 << (dropped - 1)
     return words(bits | random.integers(0, 2, shape) * source.sign_bit, "float32")
 
@@ -126,7 +135,8 @@ def decode_case(draw: Draw, claim: Claim, *, family: str, fmt: str) -> Case:
     """Widening of long arrays of any words with special tails; of degenerate ones; of squares in every layout."""
     random, layout = draw.random(), "contiguous"
     shapes = {"extents": EXTENTS, "degenerate": DEGENERATE, "squares": SQUARES}[family]
-    array = words(random.integers(0, 1 << 16, draw.choice(admitted(claim, shapes))), fmt)
+    codes = random.integers(0, 1 << format_named(fmt).code_bits, draw.choice(admitted(claim, shapes)))
+    array = code_words(codes, fmt)
     if family == "extents" and draw.choice((True, False)):
         array = with_special_tail(random, array)
     if family == "squares":

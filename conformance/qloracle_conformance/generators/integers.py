@@ -3,12 +3,12 @@
 import numpy as np
 
 from qloracle.formats import Array
-from qloracle.int8 import LARGEST_INNER, LARGEST_INNER_WITH_MINUS_128
+from qloracle.int8_product import LARGEST_INNER, LARGEST_INNER_WITH_MINUS_128
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case, each_layout, reshaped
 from qloracle_conformance.generators.draw import Draw
-from qloracle_conformance.generators.linear import batch_shapes
+from qloracle_conformance.generators.linear import PRIMES, batch_shapes
 from qloracle_conformance.generators.values import any_exponent, full_significand, normal, rounded
 
 INNER = (1, 2, 7, 31, 32, 33, 64, 255, 1024, 1040, 1041, 2048, 11008)
@@ -35,8 +35,8 @@ def matmul_case(draw: Draw, claim: Claim, *, family: str) -> Case:
         a, b = np.full((2, inner), low), np.full((3, inner), low)
         a[1], b[2] = 127, 127
     elif family == "ramps":
-        a = (np.arange(6)[:, np.newaxis] * 37 + np.arange(10) * 11) % 255 - 127
-        b = (np.arange(4)[:, np.newaxis] * 53 + np.arange(10) * 29) % 255 - 127
+        rows_of_a, rows_of_b, inner = draw.choice(((6, 4, 10), (3, 7, 5), (9, 2, 33), (5, 8, 64), (2, 11, 16)))
+        a, b = _ramp(random, rows_of_a, inner), _ramp(random, rows_of_b, inner)
     elif family == "shapes":
         lead = draw.choice(batch_shapes(claim))
         a = random.integers(-127, 128, (*lead, inner))
@@ -52,6 +52,14 @@ def matmul_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     inputs: dict[str, HostArray | None] = {"a": left, "b": host(b.astype(np.int8))}
     layouts = each_layout(draw, claim, inputs) if family == "squares" else dict.fromkeys(inputs, layout)
     return Case("int8.matmul", inputs, {}, layouts=layouts, repeat=family == "memory")
+
+
+def _ramp(random: np.random.Generator, rows: int, columns: int) -> Array:
+    """Return codes that tell every row, and every place in it, from all others."""
+    row_step, column_step = random.permutation([11, 29, 37, 53, 71, 97])[:2]
+    start = random.integers(0, 255)
+    ramp: Array = (np.arange(rows)[:, np.newaxis] * row_step + np.arange(columns) * column_step + start) % 255 - 127
+    return ramp
 
 
 def _tiled(draw: Draw, random: np.random.Generator, family: str, minus_128: bool) -> tuple[Array, Array]:
@@ -75,8 +83,8 @@ def scale_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     bias = random.standard_normal(columns) if "bias" in claim.features and draw.choice((True, False)) else None
     bias_dtype = draw.choice(claim.dtypes)  # drawn with or without a bias, so that later choices keep their places
     if family == "ramps":
-        acc = np.full((rows, columns), 16129)
-        row, column = np.resize([2.0, 3, 5], rows), np.resize([7.0, 11, 13, 17], columns)
+        acc = np.full((rows, columns), 16129 * int(random.integers(1, 100)))
+        row, column = np.resize(random.permutation(PRIMES), rows), np.resize(random.permutation(PRIMES), columns)
     elif family == "bias":
         acc = acc * 0
         bias = full_significand(random, (columns,), "float32").real() if "bias" in claim.features else None

@@ -11,6 +11,7 @@ from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case, each_layout, fitted
 from qloracle_conformance.generators.draw import Draw
+from qloracle_conformance.generators.limits import few_layer, limit_layer, option_layer
 from qloracle_conformance.generators.linear import (
     WIDE_LENGTHS,
     Layer,
@@ -27,6 +28,7 @@ from qloracle_conformance.generators.linear import (
     wide_layer,
     with_gradient,
 )
+from qloracle_conformance.generators.stored_weights import stored_weight
 from qloracle_conformance.generators.tiles import (
     WEIGHT,
     exponent_layer,
@@ -39,23 +41,29 @@ from qloracle_conformance.generators.values import full_significand
 
 FAMILIES = (
     "small_lattice", "wide_lattice", "ramps", "shapes", "specials", "memory", "normal", "tiles", "squares", "exponents",
-    "poison", "subnormals",
+    "poison", "subnormals", "limits", "few",
 )  # fmt: skip
+STORED_FAMILIES = tuple(f for f in FAMILIES if f not in ("exponents", "subnormals", "poison", "limits"))
+# How operations on quantized weights store them, by the first part of their names.
+KINDS = {"qlora": "blocks", "qlora_double": "double", "qlora_int8": "int8", "qlora_affine": "affine", "qdora": "blocks"}
 REACHED = {
     "wide_lattice": ("base", "adapter", "scale"),
     "exponents": ("base",),
     **dict.fromkeys(
-        ("ramps", "shapes", "specials", "memory", "normal", "tiles", "squares", "poison", "subnormals"), ("whole",)
+        ("ramps", "shapes", "specials", "memory", "normal", "tiles", "squares", "poison", "subnormals", "few"),
+        ("whole",),
     ),
+    "limits": ("bias", "dropout", "scale"),
+    "options": ("lora_bias", "fan_in_fan_out", "whole"),
 }  # family → the parts of the formula that it singles out, where not all
-GRADIENTS = ("x", "lora_a", "lora_b", "bias")
+GRADIENTS = ("x", "lora_a", "lora_b", "bias", "lora_bias")
 
 
 def layer_family(draw: Draw, claim: Claim, *, family: str, operation: str) -> Case:
     """Generate a case of a layer, forward or backward, with a plain or a quantized weight."""
     dtype = draw.choice(claim.dtypes)
     backward = operation.endswith("backward")
-    lattice = family not in ("normal", "specials", "poison")
+    lattice = family not in ("normal", "specials", "poison", "few")
     layer, term = _layer(draw, claim, family, dtype, backward)
     random = draw.random()
     if backward and layer.dy is None:
@@ -70,6 +78,10 @@ def layer_family(draw: Draw, claim: Claim, *, family: str, operation: str) -> Ca
     if operation.startswith("lora"):
         return make(layer, term=term)
     block_size = draw.choice(claim.block_sizes)
+    kind = KINDS[operation.partition(".")[0]]
+    if kind != "blocks":
+        stored = stored_weight(random, kind, layer.weight.shape, block_size, _contents(layer, family, lattice))
+        return make(layer, term=term, weight=stored.arrays, options=stored.options)
     arrays = _weight_arrays(random, layer, block_size, family, lattice)
     options = {"codebook": "nf4", "block_size": block_size, "shape": layer.weight.shape}
     return make(layer, term=term, weight=arrays, options=options)
@@ -88,6 +100,12 @@ def _along(layer: Layer, claim: Claim) -> Layer:
     if max(claim.ndims) == 1:
         return replace(layer, **{n: a.reshape(-1, a.shape[-1])[0] for n, a in batch.items()})
     return replace(layer, **{n: a.reshape(fitted(a.shape, claim)) for n, a in batch.items()})
+
+
+def _contents(layer: Layer, family: str, lattice: bool) -> str:
+    if not np.any(layer.weight):
+        return "zeros"
+    return "words" if family == "wide_lattice" else "integers" if lattice else "normal"
 
 
 def _weight_arrays(
@@ -121,11 +139,17 @@ def _layer(draw: Draw, claim: Claim, family: str, dtype: str, backward: bool) ->
         "squares": lambda: square_layer(draw, claim),
         "poison": lambda: poisoned_layer(draw, claim, dtype, backward),
         "subnormals": lambda: subnormal_layer(draw, claim, dtype, backward),
+        "few": lambda: few_layer(draw, claim, dtype),
     }
     if family in whole:
         return whole[family](), "whole"
-    if family == "exponents":
-        return exponent_layer(draw, claim, dtype, backward), "base"
+    own: dict[str, Callable[[], tuple[Layer, str]]] = {
+        "exponents": lambda: (exponent_layer(draw, claim, dtype, backward), "base"),
+        "limits": lambda: limit_layer(draw, claim, dtype, backward),
+        "options": lambda: option_layer(draw, claim, backward),
+    }
+    if family in own:
+        return own[family]()
     if family == "wide_lattice" and backward:
         return wide_gradient_layer(draw, claim, dtype), "whole"
     if family == "wide_lattice":
@@ -179,4 +203,6 @@ def wide_gradient_layer(draw: Draw, claim: Claim, dtype: str) -> Layer:
 
 def layer_families(operation: str) -> dict[str, Callable[[Draw, Claim], Case]]:
     """Return the families of a layer operation."""
-    return {name: partial(layer_family, family=name, operation=operation) for name in FAMILIES}
+    first = operation.partition(".")[0]
+    names = (*FAMILIES, "options") if first == "lora" else FAMILIES if first == "qlora" else STORED_FAMILIES
+    return {name: partial(layer_family, family=name, operation=operation) for name in names}

@@ -1,15 +1,15 @@
 """Inputs of LoRA and QLoRA layers: lattices on which every order of summation is exact, and ordinary numbers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from qloracle.blocks import block_count
-from qloracle.blockwise import codebook_named
 from qloracle.formats import FORMATS, Array, format_named
 from qloracle.packing import pack_4bit
+from qloracle.tables import codebook_named
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
@@ -35,7 +35,9 @@ class Layer:
     dropout: float = 0.0
     rank_stabilized: bool = False
     dy: Array | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    lora_bias: Array | None = None
+    magnitude: Array | None = None
+    fan_in_fan_out: bool = False  # the weight is handed over as (d_in, d_out)
 
 
 def layer_case(
@@ -45,12 +47,18 @@ def layer_case(
     """Return the case of a layer; `weight` and `options` replace the plain weight by a quantized one."""
     inputs: dict[str, HostArray | None] = {} if layer.dy is None else {"dy": rounded(layer.dy, dtype)}
     inputs["x"] = rounded(layer.x, dtype)
-    inputs |= {"weight": rounded(layer.weight, dtype)} if weight is None else dict(weight)
+    stored = layer.weight.T if layer.fan_in_fan_out else layer.weight
+    inputs |= {"weight": rounded(stored, dtype)} if weight is None else dict(weight)
     inputs |= {"lora_a": rounded(layer.lora_a, dtype), "lora_b": rounded(layer.lora_b, dtype)}
+    if layer.magnitude is not None:
+        inputs["magnitude"] = rounded(layer.magnitude, dtype)
     if layer.dy is None:
         inputs["bias"] = None if layer.bias is None else rounded(layer.bias, dtype)
+    if layer.dy is None and layer.lora_bias is not None:
+        inputs["lora_bias"] = rounded(layer.lora_bias, dtype)
     inputs["mask"] = None if layer.mask is None else host(layer.mask)
     chosen = {"alpha": layer.alpha, "dropout": layer.dropout, "rank_stabilized": layer.rank_stabilized}
+    chosen |= {"fan_in_fan_out": True} if layer.fan_in_fan_out else {}
     layouts = dict.fromkeys(inputs, layout)
     return Case(operation, inputs, {**chosen, **(options or {})}, layouts, lattice, term, repeat)
 
@@ -91,7 +99,12 @@ def integer_layer(draw: Draw, claim: Claim, term: str, rows: tuple[int, ...], si
         mask=mask,
         dropout=dropout,
         rank_stabilized=stabilized,
+        lora_bias=random.integers(-7, 8, d_out) if _shifted(claim, term) else None,
     )
+
+
+def _shifted(claim: Claim, term: str) -> bool:
+    return "lora_bias" in claim.features and term in ("whole", "lora_bias")
 
 
 def batch_shapes(claim: Claim) -> list[tuple[int, ...]]:
@@ -177,6 +190,7 @@ def normal_layer(draw: Draw, claim: Claim, dtype: str) -> Layer:
         mask=random.integers(0, 10, (rows, d_in)) > 0 if masked else None,
         dropout=0.1 if masked else 0.0,
         rank_stabilized="rank_stabilized" in claim.features and draw.choice((False, True)),
+        lora_bias=normal(random, (d_out,), dtype).real() if "lora_bias" in claim.features else None,
     )
 
 

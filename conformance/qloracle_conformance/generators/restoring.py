@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from qloracle.blocks import block_count
-from qloracle.blockwise import codebook_named
-from qloracle.double_quant import NESTED_BLOCK_SIZE, NESTED_CODEBOOK
 from qloracle.formats import Array, format_named
 from qloracle.int8 import int8_absmax
+from qloracle.nested_absmax import NESTED_BLOCK_SIZE, NESTED_CODEBOOK
 from qloracle.packing import pack_4bit
+from qloracle.tables import codebook_named
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case, admitted, each_layout, reshaped
@@ -21,6 +21,7 @@ from qloracle_conformance.generators.quantizing import Quantizer, shapes_for
 from qloracle_conformance.generators.values import any_exponent, near_boundaries, rounded, special_words, words
 
 FAMILIES = ("table", "exponents", "specials", "ramps", "shapes", "memory", "extents", "layouts", "degenerate")
+NESTED_INPUTS = ("absmax_codes", "nested_absmax", "offset")
 NESTED_LENGTHS = (1, 2, 255, 256, 257, 511, 512, 513, 1000)
 
 
@@ -67,16 +68,46 @@ def dequantize_case(
     codes = random.integers(0, len(table.entries), size, np.uint8)
     data = pack_4bit(codes, int(random.integers(0, 16))) if table.code_bits == 4 else codes
     blocks = block_count(size, block_size)
-    absmax = nested_scales(random, blocks, family) if nested else {"absmax": scales(random, blocks, family)}
     options = {"codebook": codebook, "block_size": block_size, "shape": shape, "dtype": draw.choice(claim.out_dtypes)}
+    names = ("data", *(NESTED_INPUTS if nested else ("absmax",)))
+    layouts = each_layout(draw, claim, names) if family == "layouts" else dict.fromkeys(names, layout)
+    if nested:
+        options["nested_codebook"] = inner = nested_codebook(draw, claim, "nested_codebook")
+        absmax = nested_scales(random, blocks, family, inner)
+    elif family == "ties":
+        first = codes[::block_size][:blocks]
+        absmax = {"absmax": tie_scales(random, table.entries[first], str(options["dtype"]))}
+    else:
+        absmax = {"absmax": scales(random, blocks, family)}
     inputs: dict[str, HostArray | None] = {"data": host(data), **absmax}
-    layouts = each_layout(draw, claim, inputs) if family == "layouts" else dict.fromkeys(inputs, layout)
     return Case(quantizer.operation, inputs, options, layouts=layouts, repeat=bool(memory))
 
 
-def nested_scales(random: np.random.Generator, count: int, family: str) -> dict[str, HostArray]:
+def tie_scales(random: np.random.Generator, entries: Array, dtype: str) -> HostArray:
+    """Return absmax whose float32 products with one entry each lie halfway between two numbers of the output format.
+
+    The real product lies beside the tie: who rounds it once gets another number than who rounds to float32 first.
+    """
+    target, single = format_named("bfloat16" if dtype == "float32" else dtype), format_named("float32")
+    dropped = single.mantissa_bits - target.mantissa_bits
+    exponent = random.integers(single.bias - 8, single.bias + 8, entries.size) << single.mantissa_bits
+    bits = exponent | random.integers(0, 1 << target.mantissa_bits, entries.size) << dropped | 1 << (dropped - 1)
+    usable = np.where(np.isfinite(entries) & (entries != 0), entries, np.float32(1))
+    tie = np.copysign(bits.astype(np.uint32).view(np.float32), usable)
+    near = tie / usable
+    beside = np.stack([near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))])
+    hits = beside * usable == tie
+    return host(beside[np.argmax(hits, axis=0), np.arange(entries.size)])
+
+
+def nested_codebook(draw: Draw, claim: Claim, option: str) -> str:
+    """Return one of the claimed codebooks of nested absmax; drawn last, so that other choices do not depend on it."""
+    return str(draw.choice(claim.options.get(option, (NESTED_CODEBOOK,))))
+
+
+def nested_scales(random: np.random.Generator, count: int, family: str, codebook: str) -> dict[str, HostArray]:
     """Return quantized absmax: all codes; nested scales of the family, kept where sums stay finite; an offset."""
-    codes = random.integers(0, 256, count, np.uint8)
+    codes = random.integers(0, codebook_named(codebook).entries.size, count, np.uint8)
     groups = block_count(count, NESTED_BLOCK_SIZE)
     nested = scales(random, groups, family)
     if family == "specials" and groups and random.integers(0, 2):
@@ -91,12 +122,13 @@ def restore_absmax_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     """Quantized absmax alone."""
     layout = draw.choice(claim.layouts) if family == "memory" else "contiguous"
     count = draw.choice(LENGTHS if family == "extents" else NESTED_LENGTHS)
-    inputs: dict[str, HostArray | None] = {**nested_scales(draw.random(), count, family)}
-    layouts = each_layout(draw, claim, inputs) if family == "layouts" else dict.fromkeys(inputs, layout)
-    return Case("absmax.dequantize", inputs, {}, layouts=layouts, repeat=family == "memory")
+    each = each_layout(draw, claim, NESTED_INPUTS) if family == "layouts" else dict.fromkeys(NESTED_INPUTS, layout)
+    codebook = nested_codebook(draw, claim, "codebook")
+    inputs: dict[str, HostArray | None] = {**nested_scales(draw.random(), count, family, codebook)}
+    return Case("absmax.dequantize", inputs, {"codebook": codebook}, layouts=each, repeat=family == "memory")
 
 
-def absmax_values(random: np.random.Generator, count: int, family: str) -> Array:
+def absmax_values(random: np.random.Generator, count: int, family: str, codebook: str = NESTED_CODEBOOK) -> Array:
     """Return absmax to quantize.
 
     boundaries: pairs of opposite sign, so that the mean is exactly 0 and residuals lie next to the midpoints of the
@@ -104,7 +136,7 @@ def absmax_values(random: np.random.Generator, count: int, family: str) -> Array
     blocks and zeros; otherwise like those of real weights.
     """
     if family == "boundaries":
-        midpoints = codebook_named(NESTED_CODEBOOK).midpoints
+        midpoints = codebook_named(codebook).midpoints
         largest = any_exponent(random, (block_count(count, NESTED_BLOCK_SIZE),), "float32")
         capped = host(np.minimum(largest.items, np.float32(2.0**120)))
         near = near_boundaries(random, capped, NESTED_BLOCK_SIZE // 2, midpoints, "float32").items
@@ -128,9 +160,10 @@ def quantize_absmax_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     layout = draw.choice(claim.layouts) if family == "memory" else "contiguous"
     lengths = (0, *NESTED_LENGTHS) if claim.empty and family == "shapes" else NESTED_LENGTHS
     count = draw.choice({"boundaries": (2, 256, 512, 1024), "extents": LENGTHS}.get(family, lengths))
-    values = np.ascontiguousarray(absmax_values(draw.random(), count, family))
-    layouts = {"absmax": layout}
-    return Case("absmax.quantize", {"absmax": host(values)}, {}, layouts=layouts, repeat=family == "memory")
+    codebook = nested_codebook(draw, claim, "codebook")
+    values = np.ascontiguousarray(absmax_values(draw.random(), count, family, codebook))
+    inputs, options, layouts = {"absmax": host(values)}, {"codebook": codebook}, {"absmax": layout}
+    return Case("absmax.quantize", inputs, options, layouts=layouts, repeat=family == "memory")
 
 
 def quantize_double_case(draw: Draw, claim: Claim, *, family: str, quantizer: Quantizer) -> Case:
@@ -149,7 +182,8 @@ def quantize_double_case(draw: Draw, claim: Claim, *, family: str, quantizer: Qu
     if 2 in claim.ndims and x.size % 2 == 0 and family != "shapes":
         x = x.reshape(2, -1)
     inputs: dict[str, HostArray | None] = {"x": reshaped(rounded(x, dtype), claim)}
-    options = {**quantizer.options, "block_size": block_size}
+    inner = nested_codebook(draw, claim, "nested_codebook")
+    options = {**quantizer.options, "block_size": block_size, "nested_codebook": inner}
     return Case(quantizer.operation, inputs, options, layouts={"x": layout}, repeat=family == "memory")
 
 

@@ -19,10 +19,25 @@ def words(bits: Array, dtype: str) -> HostArray:
     return host(np.asarray(bits).astype(format_named(dtype).word), dtype)
 
 
+def code_words(codes: Array, dtype: str) -> HostArray:
+    """Return codes, words without the bits that are always 0, as an array of a format."""
+    return words(np.asarray(codes).astype(np.uint64) << np.uint64(format_named(dtype).padding), dtype)
+
+
+def numbers_for(fmt: str, values: HostArray) -> HostArray:
+    """Return floats for a conversion to a format: NaN gets a finite exponent where the format has no NaN."""
+    if format_named(fmt).has_nan:
+        return values
+    source = format_named(values.dtype)
+    lower = values.words() & ~values.words().dtype.type(1 << (source.exponent_bits + source.mantissa_bits - 1))
+    nan = np.isnan(values.real())
+    return words(np.where(nan, lower, values.words()), values.dtype) if np.any(nan) else values
+
+
 def moved(array: HostArray, steps: Array) -> HostArray:
     """Return finite numbers moved by whole steps to neighbouring numbers of their format."""
     fmt = format_named(array.dtype)
-    limit = fmt.infinity_bits - 1
+    limit = fmt.finite_magnitude
     ordinals = np.clip(float_ordinals(array.words(), array.dtype) + steps, -limit - 1, limit)
     return words(words_at(ordinals, array.dtype), array.dtype)
 
@@ -38,7 +53,7 @@ def any_exponent(random: np.random.Generator, shape: tuple[int, ...], dtype: str
     fraction = random.integers(0, 1 << fmt.mantissa_bits, shape) / 2.0**fmt.mantissa_bits
     fraction = np.where(random.integers(0, 4, shape) == 0, 0.0, fraction)
     array = rounded(np.minimum(np.ldexp(1.0 + fraction, exponent), fmt.largest_finite), dtype)
-    extremes = np.array([1, (1 << fmt.mantissa_bits) - 1, 1 << fmt.mantissa_bits, fmt.infinity_bits - 1], np.int64)
+    extremes = np.array([1, (1 << fmt.mantissa_bits) - 1, 1 << fmt.mantissa_bits, fmt.finite_magnitude], np.int64)
     chosen = extremes[random.integers(0, len(extremes), shape)]
     bits = np.where(random.integers(0, 16, shape) == 0, chosen, array.words().astype(np.int64))
     return words(np.maximum(bits, 1), dtype)
@@ -47,11 +62,13 @@ def any_exponent(random: np.random.Generator, shape: tuple[int, ...], dtype: str
 def special_words(fmt: Format) -> Array:
     """Return magnitudes that kernels treat apart: zero, subnormals, the ends of the range, infinity, NaN classes."""
     mantissa = (1 << fmt.mantissa_bits) - 1
-    infinity = fmt.infinity_bits
-    finite = [0, 1, 2, mantissa, mantissa + 1, mantissa + 2, infinity - 1, infinity - 2]
-    payloads = [1, mantissa >> 1, (mantissa >> 1) + 1, mantissa]
-    magnitudes = np.array([*finite, infinity, *(infinity + p for p in payloads)], np.uint64)
-    return np.concatenate([magnitudes, magnitudes | np.uint64(fmt.sign_bit)])
+    last = fmt.finite_magnitude
+    finite = [0, 1, 2, mantissa, mantissa + 1, mantissa + 2, last, last - 1]
+    above = [last + 1] if fmt.infinities else []
+    payloads = [1, mantissa >> 1, (mantissa >> 1) + 1, mantissa] if fmt.infinities else [1] * fmt.top_nans
+    above += [last + int(fmt.infinities) + p for p in payloads]
+    magnitudes = np.array([*finite, *above], np.uint64) << np.uint64(fmt.padding)
+    return np.concatenate([magnitudes, magnitudes | np.uint64(fmt.sign_bit)]) if fmt.signed else magnitudes
 
 
 def normal(random: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: float | Array = 1.0) -> HostArray:

@@ -5,14 +5,28 @@ from typing import Any
 import numpy as np
 
 from qloracle.blocks import block_absmax, poison, spread
-from qloracle.blockwise import codebook_named
-from qloracle.double_quant import QuantizedAbsmax, dequantize_absmax, quantize_absmax
 from qloracle.formats import Array, from_bits
+from qloracle.nested_absmax import QuantizedAbsmax, dequantize_absmax, quantize_absmax
 from qloracle.rounding import encode
+from qloracle.tables import codebook_named
 from qloracle_conformance.adapters.reference import OPS
 from qloracle_conformance.arrays import HostArray, host
+from qloracle_conformance.mutants.adamw8bit_faults import adamw8bit_faults
+from qloracle_conformance.mutants.adamw_faults import adamw_faults
+from qloracle_conformance.mutants.adamw_limit_faults import adamw_limit_faults
+from qloracle_conformance.mutants.affine_faults import affine_faults
+from qloracle_conformance.mutants.affine_value_faults import affine_value_faults
+from qloracle_conformance.mutants.block_faults import block_faults
+from qloracle_conformance.mutants.code_faults import code_faults
 from qloracle_conformance.mutants.conversion_faults import conversion_faults
+from qloracle_conformance.mutants.decode_faults import decode_faults
+from qloracle_conformance.mutants.dora_faults import dora_faults
+from qloracle_conformance.mutants.embedding_faults import embedding_faults
+from qloracle_conformance.mutants.footprint_faults import footprint_faults
+from qloracle_conformance.mutants.format_faults import format_faults
+from qloracle_conformance.mutants.gradient_faults import gradient_faults
 from qloracle_conformance.mutants.int8_faults import int8_faults
+from qloracle_conformance.mutants.int8_kernel_faults import int8_kernel_faults
 from qloracle_conformance.mutants.kernels import (
     absmax_of_blocks,
     codes_by_division,
@@ -24,9 +38,26 @@ from qloracle_conformance.mutants.kernels import (
     without_last,
 )
 from qloracle_conformance.mutants.layer_faults import layer_faults
+from qloracle_conformance.mutants.llm_int8_faults import llm_int8_faults
+from qloracle_conformance.mutants.lora_faults import lora_faults
+from qloracle_conformance.mutants.merge_faults import merge_faults
 from qloracle_conformance.mutants.mutant import Mutant
+from qloracle_conformance.mutants.nested_absmax_faults import nested_absmax_faults
 from qloracle_conformance.mutants.nested_faults import nested_faults
+from qloracle_conformance.mutants.observer_faults import observer_faults
+from qloracle_conformance.mutants.paging_faults import paging_faults
+from qloracle_conformance.mutants.placing_faults import placing_faults
+from qloracle_conformance.mutants.product_faults import product_faults
+from qloracle_conformance.mutants.quantized_linear_faults import quantized_linear_faults
 from qloracle_conformance.mutants.quantizer_faults import quantizer_faults
+from qloracle_conformance.mutants.range_faults import range_faults
+from qloracle_conformance.mutants.requantize_faults import requantize_faults
+from qloracle_conformance.mutants.restore_faults import restore_faults
+from qloracle_conformance.mutants.start_faults import start_faults
+from qloracle_conformance.mutants.stochastic_faults import stochastic_faults
+from qloracle_conformance.mutants.storage_faults import storage_faults
+from qloracle_conformance.mutants.table_faults import table_faults
+from qloracle_conformance.mutants.trajectory_faults import trajectory_faults
 
 LENGTHS = (64, 1024, 11008)
 OPERANDS = ("dy", "x", "weight", "lora_a", "lora_b")
@@ -145,22 +176,22 @@ def _bias_in_half(
     return OPS["scale_int8_matmul"](acc, row_absmax, column_absmax, half, dtype=dtype)  # type: ignore[no-any-return]
 
 
-def _offset_rounded_twice(absmax: HostArray) -> Any:
+def _offset_rounded_twice(absmax: HostArray, *, codebook: str) -> Any:
     finite = absmax.items[np.isfinite(absmax.items)]
     mean = np.float32(np.mean(finite.astype(np.float64))) if finite.size else np.float32(0)
-    nested = quantize_absmax(absmax.items, offset=mean)
+    nested = quantize_absmax(absmax.items, codebook=codebook, offset=mean)
     return host(nested.codes), host(nested.absmax), host(np.asarray(nested.offset))
 
 
-def _nested_clamped(absmax_codes: HostArray, nested_absmax: HostArray, offset: HostArray) -> HostArray:
+def _nested_clamped(absmax_codes: HostArray, nested_absmax: HostArray, offset: HostArray, *, codebook: str) -> HostArray:
     record = QuantizedAbsmax(absmax_codes.items, nested_absmax.items, np.float32(offset.items))
-    return host(np.maximum(dequantize_absmax(record), np.float32(0)))
+    return host(np.maximum(dequantize_absmax(record, codebook=codebook), np.float32(0)))
 
 
-def _nested_all_poisoned(absmax: HostArray) -> Any:
+def _nested_all_poisoned(absmax: HostArray, *, codebook: str) -> Any:
     """Take the mean over all blocks, so that one poisoned block poisons every group."""
     offset = np.float32(np.nan) if np.any(np.isnan(poison(absmax.items))) else None
-    nested = quantize_absmax(absmax.items, offset=offset)
+    nested = quantize_absmax(absmax.items, codebook=codebook, offset=offset)
     return host(nested.codes), host(nested.absmax), host(np.asarray(nested.offset))
 
 
@@ -230,8 +261,39 @@ def catalogue() -> list[Mutant]:
         Mutant("scale-forgotten-in-db", "the gradient of B lacks alpha/r",
                {"lora_backward": _accumulated_scale_on_a_only}, ("lora_b",)),
         *conversion_faults(),
+        *format_faults(),
+        *range_faults(),
+        *stochastic_faults(),
+        *decode_faults(),
         *quantizer_faults(),
+        *block_faults(),
+        *code_faults(),
+        *table_faults(),
+        *storage_faults(),
+        *restore_faults(),
+        *nested_absmax_faults(),
         *nested_faults(),
         *int8_faults(),
+        *quantized_linear_faults(),
+        *observer_faults(),
+        *affine_value_faults(),
+        *llm_int8_faults(),
+        *int8_kernel_faults(),
+        *affine_faults(),
         *layer_faults(),
+        *lora_faults(),
+        *dora_faults(),
+        *embedding_faults(),
+        *product_faults(),
+        *merge_faults(),
+        *requantize_faults(),
+        *start_faults(),
+        *placing_faults(),
+        *footprint_faults(),
+        *adamw_faults(),
+        *adamw_limit_faults(),
+        *adamw8bit_faults(),
+        *gradient_faults(),
+        *paging_faults(),
+        *trajectory_faults(),
     ]  # fmt: skip

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from qloracle.formats import Array
-from qloracle.int8 import int8_absmax, spread_groups
+from qloracle.groups import spread_groups
+from qloracle.int8 import int8_absmax
 from qloracle.rounding import encode
 from qloracle_conformance.adapters.reference import OPS
 from qloracle_conformance.arrays import HostArray, host

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from qloracle.blocks import block_count
-from qloracle.blockwise import codebook_named
 from qloracle.formats import Array
 from qloracle.packing import pack_4bit
 from qloracle.rounding import encode
+from qloracle.tables import codebook_named
 from qloracle_conformance.adapters.reference import OPS
 from qloracle_conformance.arrays import HostArray, host
 
@@ -103,3 +103,20 @@ def stored_items(items: Array) -> Array:
     part = stored[start : start + found.nbytes]
     found.view(np.uint8)[: part.size] = part
     return found.reshape(items.shape)
+
+
+def summed(left: Array, right: Array, order: str) -> Array:
+    """Return left @ right in float32: sequential, reversed, split (pairwise halves) or fused (one rounding a step)."""
+    terms = left.shape[-1]
+    acc = np.zeros((left.shape[0], right.shape[1]), np.float32)
+    with np.errstate(all="ignore"):
+        if order == "split" and terms > 8:
+            half = terms // 2
+            return summed(left[:, :half], right[:half], order) + summed(left[:, half:], right[half:], order)
+        for k in range(terms) if order != "reversed" else reversed(range(terms)):
+            if order == "fused":
+                step = left[:, k, np.newaxis].astype(np.float64) * right[k].astype(np.float64)
+                acc = (acc.astype(np.float64) + step).astype(np.float32)
+            else:
+                acc = acc + left[:, k, np.newaxis] * right[k]
+    return acc

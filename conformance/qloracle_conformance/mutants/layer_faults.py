@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.blockwise import codebook_named
 from qloracle.formats import Array
 from qloracle.lora import as_rows, dropout_factor, lora_scale
 from qloracle.packing import unpack_4bit
 from qloracle.rounding import decode, encode
+from qloracle.tables import codebook_named
 from qloracle_conformance.adapters.reference import OPS
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.mutants.kernels import stored_items

@@ -12,7 +12,6 @@ from threadpoolctl import threadpool_limits
 
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.execution import InProcess
-from qloracle_conformance.explain import clauses
 from qloracle_conformance.files import write_atomically
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.generators.draw import CounterDraw, Option
@@ -24,6 +23,7 @@ from qloracle_conformance.mutants.rewrites import rewrites
 from qloracle_conformance.plan import UsageError
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import Task, fresh_state, judge_case
+from qloracle_conformance.spec.clauses import clauses
 
 MOST_CASES = 20  # a family, before the mutant counts as survivor of it: the size of the default profile
 REWRITE_CASES = 12
@@ -81,7 +81,7 @@ def _failing_stage(executor: InProcess, task: Task, case: Case) -> str:
 
 def accused(rewrite: Rewrite, seed: int) -> list[str]:
     """Return the properties that a right rewrite fails: there must be none."""
-    executor = InProcess(backend_of(rewrite.ops, rewrite.name, rewrite.levels))
+    executor = InProcess(backend_of(rewrite.ops, rewrite.name, rewrite.levels, rewrite.roundings))
     found = []
     for task in tasks_of(executor.info.claims, "", seed):
         for index in range(REWRITE_CASES):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from qloracle.bounds import Roundings
 from qloracle_conformance.adapters.reference import backend as reference
 from qloracle_conformance.backend import Backend, Claim, Level
 from qloracle_conformance.registry import OPERATIONS
@@ -31,16 +32,19 @@ class Rewrite:
     what: str
     ops: Mapping[str, Op]
     levels: Mapping[str, Level]  # claimed levels by stage; empty for those of the reference
+    roundings: Roundings | None = None  # declared; None for those of the reference
 
 
-def backend_of(ops: Mapping[str, Op], name: str, levels: Mapping[str, Level] | None = None) -> Backend:
+def backend_of(
+    ops: Mapping[str, Op], name: str, levels: Mapping[str, Level] | None = None, roundings: Roundings | None = None
+) -> Backend:
     """Return the reference with some functions replaced, claiming only what those functions serve."""
     base = reference()
     claims = tuple(
-        _with_levels(claim, levels or {}) for claim in base.claims if OPERATIONS[claim.operation].function in ops
+        _changed(claim, levels or {}, roundings) for claim in base.claims if OPERATIONS[claim.operation].function in ops
     )
     return replace(base, name=name, ops={**base.ops, **ops}, claims=claims)
 
 
-def _with_levels(claim: Claim, levels: Mapping[str, Level]) -> Claim:
-    return replace(claim, levels={**claim.levels, **levels}) if levels else claim
+def _changed(claim: Claim, levels: Mapping[str, Level], roundings: Roundings | None) -> Claim:
+    return replace(claim, levels={**claim.levels, **levels}, roundings=roundings or claim.roundings)

@@ -5,16 +5,17 @@ from typing import Any
 import numpy as np
 
 from qloracle.blocks import block_absmax, spread
-from qloracle.blockwise import codebook_named, quantize_codes
-from qloracle.double_quant import (
+from qloracle.formats import Array
+from qloracle.mean_offset import mean_offset
+from qloracle.nearest import quantize_codes
+from qloracle.nested_absmax import (
     NESTED_BLOCK_SIZE,
     NESTED_CODEBOOK,
     QuantizedAbsmax,
     dequantize_absmax,
-    mean_offset,
     quantize_absmax,
 )
-from qloracle.formats import Array
+from qloracle.tables import codebook_named
 from qloracle_conformance.adapters.reference import OPS
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.mutants.kernels import codes_by_reciprocal, packed
@@ -25,12 +26,13 @@ def _returned(nested: QuantizedAbsmax) -> tuple[HostArray, ...]:
     return host(nested.codes), host(nested.absmax), host(np.asarray(nested.offset))
 
 
-def _offset_in_half(absmax: HostArray) -> Any:
+def _offset_in_half(absmax: HostArray, *, codebook: str) -> Any:
     with np.errstate(over="ignore"):
-        return _returned(quantize_absmax(absmax.items, offset=np.float32(np.float16(mean_offset(absmax.items)))))
+        offset = np.float32(np.float16(mean_offset(absmax.items)))
+        return _returned(quantize_absmax(absmax.items, codebook=codebook, offset=offset))
 
 
-def _poisoned_counted(absmax: HostArray) -> Any:
+def _poisoned_counted(absmax: HostArray, *, codebook: str) -> Any:
     """Divide the sum over the usable blocks by the number of all."""
     finite = absmax.items[np.isfinite(absmax.items)].astype(np.float64)
     offset = (
@@ -38,19 +40,20 @@ def _poisoned_counted(absmax: HostArray) -> Any:
         if finite.size in (0, absmax.items.size)
         else np.float32(finite.sum() / absmax.items.size)
     )
-    return _returned(quantize_absmax(absmax.items, offset=offset))
+    return _returned(quantize_absmax(absmax.items, codebook=codebook, offset=offset))
 
 
-def _offset_in_first_group(absmax: HostArray) -> Any:
+def _offset_in_first_group(absmax: HostArray, *, codebook: str) -> Any:
     """Subtract the offset in the first nested group only."""
-    right, plain = quantize_absmax(absmax.items), quantize_absmax(absmax.items, offset=np.float32(0))
+    right = quantize_absmax(absmax.items, codebook=codebook)
+    plain = quantize_absmax(absmax.items, codebook=codebook, offset=np.float32(0))
     codes = np.concatenate([right.codes[:NESTED_BLOCK_SIZE], plain.codes[NESTED_BLOCK_SIZE:]])
     return _returned(QuantizedAbsmax(codes, np.concatenate([right.absmax[:1], plain.absmax[1:]]), right.offset))
 
 
-def restored(codes: Array, nested: Array, offset: np.float32) -> Array:
+def restored(codes: Array, nested: Array, offset: np.float32, codebook: str) -> Array:
     """Return fl32(entry · scale + offset) in one rounding: a fused multiply-add."""
-    entries = codebook_named(NESTED_CODEBOOK).entries
+    entries = codebook_named(codebook).entries
     scale = spread(nested, codes.size, NESTED_BLOCK_SIZE)
     with np.errstate(all="ignore"):
         product = np.where(scale == 0, 0.0, entries[codes].astype(np.float64) * scale)
@@ -58,43 +61,50 @@ def restored(codes: Array, nested: Array, offset: np.float32) -> Array:
     return fused
 
 
-def _fused(absmax_codes: HostArray, nested_absmax: HostArray, offset: HostArray) -> Any:
-    return host(restored(absmax_codes.items, nested_absmax.items, np.float32(offset.items)))
+def _fused(absmax_codes: HostArray, nested_absmax: HostArray, offset: HostArray, *, codebook: str) -> Any:
+    return host(restored(absmax_codes.items, nested_absmax.items, np.float32(offset.items), codebook))
 
 
-def _group_in_8_bits(absmax_codes: HostArray, nested_absmax: HostArray, offset: HostArray) -> Any:
+def _group_in_8_bits(absmax_codes: HostArray, nested_absmax: HostArray, offset: HostArray, *, codebook: str) -> Any:
     """Number nested groups in 8 bits: the group after the 256th is scaled like the first."""
     used = nested_absmax.items[np.arange(nested_absmax.items.size) & 0xFF]
-    return host(dequantize_absmax(QuantizedAbsmax(absmax_codes.items, used, np.float32(offset.items))))
+    record = QuantizedAbsmax(absmax_codes.items, used, np.float32(offset.items))
+    return host(dequantize_absmax(record, codebook=codebook))
 
 
 def _fused_values(
-    data: HostArray, absmax_codes: HostArray, nested_absmax: HostArray, offset: HostArray, **options: Any
-) -> Any:
-    absmax = restored(absmax_codes.items, nested_absmax.items, np.float32(offset.items))
+    data: HostArray, absmax_codes: HostArray, nested_absmax: HostArray, offset: HostArray, *, nested_codebook: str,
+    **options: Any,
+) -> Any:  # fmt: skip
+    absmax = restored(absmax_codes.items, nested_absmax.items, np.float32(offset.items), nested_codebook)
     return OPS["dequantize_blockwise"](data, host(absmax), **options)
 
 
-def _codes_from_restored(x: HostArray, *, codebook: str, block_size: int) -> Any:
+def _codes_from_restored(
+    x: HostArray, *, codebook: str, block_size: int, nested_codebook: str = NESTED_CODEBOOK
+) -> Any:
     """Quantize with the absmax as they will be restored."""
     flat = x.single().reshape(-1)
-    nested = quantize_absmax(block_absmax(flat, block_size))
-    codes = quantize_codes(flat, dequantize_absmax(nested), codebook_named(codebook), block_size)
+    nested = quantize_absmax(block_absmax(flat, block_size), codebook=nested_codebook)
+    used = dequantize_absmax(nested, codebook=nested_codebook)
+    codes = quantize_codes(flat, used, codebook_named(codebook), block_size)
     return packed(codes, codebook), *_returned(nested)
 
 
-def _codes_by_reciprocal(x: HostArray, *, codebook: str, block_size: int) -> Any:
+def _codes_by_reciprocal(
+    x: HostArray, *, codebook: str, block_size: int, nested_codebook: str = NESTED_CODEBOOK
+) -> Any:
     flat = x.single().reshape(-1)
     absmax = block_absmax(flat, block_size)
     codes = codes_by_reciprocal(flat, absmax, codebook, block_size)
-    return packed(codes, codebook), *_returned(quantize_absmax(absmax))
+    return packed(codes, codebook), *_returned(quantize_absmax(absmax, codebook=nested_codebook))
 
 
-def _poison_missed(x: HostArray, *, codebook: str, block_size: int) -> Any:
+def _poison_missed(x: HostArray, **options: Any) -> Any:
     """Leave NaN out of the absmax where the block is reduced for double quantization."""
     single = x.single()
     clean = np.where(np.isnan(single), np.float32(0), single)
-    return OPS["quantize_double"](host(clean), codebook=codebook, block_size=block_size)
+    return OPS["quantize_double"](host(clean), **options)
 
 
 def nested_faults() -> list[Mutant]:

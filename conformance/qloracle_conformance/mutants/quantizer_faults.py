@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from qloracle.blocks import block_absmax, block_count, spread
-from qloracle.blockwise import codebook_named
 from qloracle.codebooks import Codebook
 from qloracle.formats import Array
+from qloracle.tables import codebook_named
 from qloracle_conformance.adapters.reference import OPS
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.mutants.conversion_faults import as_if_dense

@@ -5,12 +5,24 @@ from typing import Any
 import numpy as np
 
 from qloracle.blocks import block_absmax
-from qloracle.formats import Array
 from qloracle.rounding import encode
 from qloracle_conformance.adapters.reference import OPS
 from qloracle_conformance.arrays import HostArray, host
-from qloracle_conformance.mutants.kernels import absmax_of_blocks, codes_by_division, codes_by_reciprocal, packed
+from qloracle_conformance.mutants.adapter_rewrites import adapter_rewrites
+from qloracle_conformance.mutants.block_rewrites import block_rewrites
+from qloracle_conformance.mutants.footprint_rewrites import footprint_rewrites
+from qloracle_conformance.mutants.format_rewrites import format_rewrites
+from qloracle_conformance.mutants.int8_rewrites import int8_rewrites
+from qloracle_conformance.mutants.kernels import (
+    absmax_of_blocks,
+    codes_by_division,
+    codes_by_reciprocal,
+    packed,
+    summed,
+)
+from qloracle_conformance.mutants.merge_rewrites import merge_rewrites
 from qloracle_conformance.mutants.mutant import Rewrite
+from qloracle_conformance.mutants.optimizer_rewrites import optimizer_rewrites
 
 
 def _reciprocal(x: HostArray, *, codebook: str, block_size: int) -> Any:
@@ -28,23 +40,6 @@ def _block_by_block(x: HostArray, *, codebook: str, block_size: int) -> Any:
         part = slice(block * block_size, (block + 1) * block_size)
         codes[part] = codes_by_division(flat[part], absmax[block : block + 1], codebook, block_size)
     return packed(codes, codebook), host(absmax)
-
-
-def summed(left: Array, right: Array, order: str) -> Array:
-    """Return left @ right in float32: sequential, reversed, split (pairwise halves) or fused (one rounding a step)."""
-    terms = left.shape[-1]
-    acc = np.zeros((left.shape[0], right.shape[1]), np.float32)
-    with np.errstate(all="ignore"):
-        if order == "split" and terms > 8:
-            half = terms // 2
-            return summed(left[:, :half], right[:half], order) + summed(left[:, half:], right[half:], order)
-        for k in range(terms) if order != "reversed" else reversed(range(terms)):
-            if order == "fused":
-                step = left[:, k, np.newaxis].astype(np.float64) * right[k].astype(np.float64)
-                acc = (acc.astype(np.float64) + step).astype(np.float32)
-            else:
-                acc = acc + left[:, k, np.newaxis] * right[k]
-    return acc
 
 
 def forward_in(order: str) -> Any:
@@ -104,4 +99,11 @@ def rewrites() -> list[Rewrite]:
                 {"scale_int8_matmul": _scaled_by_quotients}, {}),
         Rewrite("integer-matmul", "INT8 products in 64-bit integers", {"int8_matmul": _whole_matrix_first}, {}),
         Rewrite("bfloat16-by-shift", "bfloat16 widened by a shift", {"decode": _decoded_by_shift}, {}),
+        *format_rewrites(),
+        *adapter_rewrites(),
+        *merge_rewrites(),
+        *block_rewrites(),
+        *footprint_rewrites(),
+        *int8_rewrites(),
+        *optimizer_rewrites(),
     ]  # fmt: skip

@@ -3,10 +3,11 @@
 import numpy as np
 
 from qloracle.blocks import spread
-from qloracle.blockwise import codebook_named, dequantize_codes
-from qloracle.double_quant import QuantizedAbsmax, dequantize_absmax
+from qloracle.blockwise import dequantize_codes
 from qloracle.formats import Array, to_bits
+from qloracle.nested_absmax import NESTED_CODEBOOK, QuantizedAbsmax, dequantize_absmax
 from qloracle.packing import unpack_4bit
+from qloracle.tables import codebook_named
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
@@ -27,7 +28,7 @@ def block_scales(case: Case) -> Array:
     """Return the absmax of every block, restored first where the case carries nested ones."""
     if "nested_absmax" not in case.inputs:
         return case.array("absmax").items
-    return dequantize_absmax(nested_of(case))
+    return dequantize_absmax(nested_of(case), codebook=case.options.get("nested_codebook", NESTED_CODEBOOK))
 
 
 def nested_of(case: Case) -> QuantizedAbsmax:
@@ -86,7 +87,7 @@ def judge_unpack(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult
 
 def judge_dequantize_absmax(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
     """Judge the restored absmax."""
-    expected = dequantize_absmax(nested_of(case))
+    expected = dequantize_absmax(nested_of(case), codebook=case.options.get("codebook", NESTED_CODEBOOK))
     restored = expect(outputs, 0, "absmax", "float32", expected.shape)
     if isinstance(restored, StageResult):
         return [restored]
@@ -114,5 +115,5 @@ def absmax_intermediates(case: Case) -> dict[str, Array]:
     return {
         "code": nested.codes,
         "nested absmax": spread(nested.absmax, nested.codes.size, 256),
-        "restored": dequantize_absmax(nested),
+        "restored": dequantize_absmax(nested, codebook=case.options.get("codebook", NESTED_CODEBOOK)),
     }

@@ -5,13 +5,24 @@ from dataclasses import replace
 import numpy as np
 
 from qloracle.blocks import block_absmax, block_count, spread
-from qloracle.blockwise import codebook_named, quantize_codes
-from qloracle.double_quant import NESTED_BLOCK_SIZE, NESTED_CODEBOOK, exact_sum, mean_offset, residuals
+from qloracle.codebooks import Codebook
 from qloracle.formats import FLOAT32, Array
+from qloracle.mean_offset import exact_sum, mean_offset
+from qloracle.nearest import quantize_codes
+from qloracle.nested_absmax import NESTED_BLOCK_SIZE, NESTED_CODEBOOK, residuals
+from qloracle.tables import codebook_named
 from qloracle.tracking import Interval
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
-from qloracle_conformance.judge import Allowed, StageResult, blocked_stage, exactly, float_ordinals, from_interval
+from qloracle_conformance.judge import (
+    Allowed,
+    StageResult,
+    blocked_stage,
+    exactly,
+    failed_stage,
+    float_ordinals,
+    from_interval,
+)
 from qloracle_conformance.operations.codes import code_stage
 from qloracle_conformance.operations.operation import Outputs, broken, expect, float_stage
 from qloracle_conformance.operations.quantize import judge_codes
@@ -21,7 +32,7 @@ NESTED_STAGES = ("offset", "nested_absmax", "nested_codes")
 
 def judge_quantize_absmax(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
     """Judge (codes, nested absmax, offset) of given absmax."""
-    return judge_nested(case.array("absmax").items, outputs, claim)
+    return judge_nested(case.array("absmax").items, inner_codebook(case, "codebook"), outputs, claim)
 
 
 def judge_quantize_double(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
@@ -31,11 +42,18 @@ def judge_quantize_double(case: Case, outputs: Outputs, claim: Claim) -> list[St
     absmax = block_absmax(x, block_size)
     return [
         *judge_codes(x, absmax, table, block_size, outputs, None),
-        *judge_nested(absmax, outputs, claim, first_output=1),
+        *judge_nested(absmax, inner_codebook(case, "nested_codebook"), outputs, claim, first_output=1),
     ]
 
 
-def judge_nested(absmax: Array, outputs: Outputs, claim: Claim, first_output: int = 0) -> list[StageResult]:
+def inner_codebook(case: Case, option: str) -> Codebook:
+    """Return the codebook of the nested absmax of a case."""
+    return codebook_named(case.options.get(option, NESTED_CODEBOOK))
+
+
+def judge_nested(
+    absmax: Array, table: Codebook, outputs: Outputs, claim: Claim, first_output: int = 0
+) -> list[StageResult]:
     """Judge (codes, nested absmax, offset), from output `first_output` on, given the absmax that they quantize."""
     groups = block_count(absmax.size, NESTED_BLOCK_SIZE)
     offset = expect(outputs, first_output + 2, "offset", "float32", ())
@@ -59,11 +77,13 @@ def judge_nested(absmax: Array, outputs: Outputs, claim: Claim, first_output: in
     if isinstance(codes, StageResult):
         return [first, second, codes]
     doubtful = broken(second, claim, "nested_absmax") | untrusted
-    return [first, second, _nested_codes(residual, nested.items, codes.items, doubtful)]
+    return [first, second, _nested_codes(residual, nested.items, codes.items, table, doubtful)]
 
 
-def _nested_codes(residual: Array, nested: Array, codes: Array, doubtful: Array) -> StageResult:
-    table, size = codebook_named(NESTED_CODEBOOK), residual.size
+def _nested_codes(residual: Array, nested: Array, codes: Array, table: Codebook, doubtful: Array) -> StageResult:
+    size = residual.size
+    if codes.size and codes.max() >= table.entries.size:
+        return failed_stage("nested_codes", f"codes must be 0 to {table.entries.size - 1}, got {codes.max()}")
     absmax, group = spread(nested, size, NESTED_BLOCK_SIZE), np.arange(size) // NESTED_BLOCK_SIZE
     blocked = spread(doubtful, size, NESTED_BLOCK_SIZE)
     exact = table.position[quantize_codes(residual, nested, table, NESTED_BLOCK_SIZE)]
@@ -97,10 +117,10 @@ def offset_limits(absmax: Array) -> dict[str, Allowed]:
 
 def nested_intermediates(case: Case) -> dict[str, Array]:
     """Return what `explain` prints: absmax, offset, residual, nested absmax, quotient, code."""
-    if "absmax" in case.inputs:
-        absmax = case.array("absmax").items
-    else:
-        absmax = block_absmax(case.array("x").single(), case.options["block_size"])
+    alone = "absmax" in case.inputs
+    table = inner_codebook(case, "codebook" if alone else "nested_codebook")
+    x = case.array("absmax" if alone else "x")
+    absmax = x.items if alone else block_absmax(x.single(), case.options["block_size"])
     offset = mean_offset(absmax)
     residual = residuals(absmax, offset)
     nested = block_absmax(residual, NESTED_BLOCK_SIZE)
@@ -113,5 +133,5 @@ def nested_intermediates(case: Case) -> dict[str, Array]:
         "residual": residual,
         "nested absmax of its group": spread_nested,
         "residual/nested absmax": quotient,
-        "code": quantize_codes(residual, nested, codebook_named(NESTED_CODEBOOK), NESTED_BLOCK_SIZE),
+        "code": quantize_codes(residual, nested, table, NESTED_BLOCK_SIZE),
     }

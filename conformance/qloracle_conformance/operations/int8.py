@@ -6,15 +6,14 @@ import numpy as np
 
 from qloracle.bounds import scale_int8_matmul_bound
 from qloracle.formats import FLOAT32, Array, to_bits
+from qloracle.groups import spread_groups
 from qloracle.int8 import (
     LARGEST_CODE,
     dequantize_int8_codes,
     int8_absmax,
-    int8_matmul,
     quantize_int8_codes,
-    scale_int8_matmul,
-    spread_groups,
 )
+from qloracle.int8_product import int8_matmul, scale_int8_matmul
 from qloracle.tracking import Interval, exact_input, interval, scaled
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case

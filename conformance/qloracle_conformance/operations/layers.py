@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.blockwise import QuantizedBlocks
 from qloracle.bounds import lora_backward_bound, lora_forward_bound
 from qloracle.formats import Array, format_named
 from qloracle.lora import lora_backward, lora_forward
 from qloracle.qlora import qlora_weight
 from qloracle.rounding import decode, encode
+from qloracle.tracked_weight import weight_roundings
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import StageResult
 from qloracle_conformance.operations.operation import Outputs, expect
+from qloracle_conformance.operations.stored import is_stored, record_of
 from qloracle_conformance.operations.sums import bound_stage, lattice_stage
 
 Arguments = dict[str, Any]
@@ -30,17 +31,14 @@ SCALE_MISTAKES = (
 
 def arguments_of(case: Case, claim: Claim | None = None) -> Arguments:
     """Return the arguments of the reference's function: arrays as float32, the weight dequantized."""
-    names = ("dy", "x", "weight", "lora_a", "lora_b", "bias")
+    names = ("dy", "x", "weight", "lora_a", "lora_b", "magnitude", "bias", "lora_bias")
     arrays = {n: a.single() for n in names if (a := case.inputs.get(n)) is not None}
     mask = case.inputs["mask"]
-    if "data" in case.inputs:
-        shape = tuple(case.options["shape"])
-        quantized = QuantizedBlocks(
-            case.array("data").items, case.array("absmax").items, case.options["codebook"],
-            case.options["block_size"], shape, "float32",
-        )  # fmt: skip
-        arrays["weight"] = qlora_weight(quantized, weight_rounding=claim.roundings.weight if claim else "float32")
+    if is_stored(case.inputs):
+        record = record_of({n: a for n, a in case.inputs.items() if a is not None}, case.options)
+        arrays["weight"] = qlora_weight(record, weight_rounding=claim.roundings.weight if claim else "float32")
     options = {name: case.options[name] for name in ("alpha", "dropout", "rank_stabilized")}
+    options |= {"fan_in_fan_out": True} if case.options.get("fan_in_fan_out") else {}
     return {**arrays, **options, "mask": None if mask is None else mask.items}
 
 
@@ -51,15 +49,17 @@ def judge_forward(case: Case, outputs: Outputs, claim: Claim) -> list[StageResul
     y = expect(outputs, 0, case.term, case.array("x").dtype, value.shape)
     if isinstance(y, StageResult):
         return [y]
-    if not case.lattice:
-        return [bound_stage(case.term, y, value, lora_forward_bound(**arguments, roundings=claim.roundings))]
+    if not case.lattice or rounds_on_the_way(claim):
+        interval = lora_forward_bound(**arguments, **given_weight(case, claim), roundings=claim.roundings)
+        return [bound_stage(case.term, y, value, interval)]
     result = lattice_stage(case.term, y, value)
     if result.allowed["exact"].accepts(result.got).all():
         return [result]
     cause = named_mistake(arguments, lambda a: {"y": lora_forward(**a)}, {"y": y.words()}, y.dtype)
     if cause in SCALE_MISTAKES and case.term in ("adapter", "dropout"):
         # Given the backend's own scale the product is right; what is wrong is the scale.
-        given = lora_forward(**mistakes(arguments)[cause])
+        with np.errstate(all="ignore"):
+            given = lora_forward(**mistakes(arguments)[cause])
         return [lattice_stage(case.term, y, given), lattice_stage("scale", y, value, cause)]
     return [replace(result, cause=cause)]
 
@@ -67,8 +67,12 @@ def judge_forward(case: Case, outputs: Outputs, claim: Claim) -> list[StageResul
 def judge_backward(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
     """Judge the gradients of x, A, B and the bias."""
     arguments = arguments_of(case, claim)
-    values = vars(lora_backward(**arguments))
-    intervals = None if case.lattice else lora_backward_bound(**arguments, roundings=claim.roundings)
+    values = dict(vars(lora_backward(**arguments)))
+    inexact = not case.lattice or rounds_on_the_way(claim)
+    how = {**given_weight(case, claim), "roundings": claim.roundings}
+    intervals = lora_backward_bound(**arguments, **how) if inexact else None
+    if "lora_bias" not in claim.features or is_stored(case.inputs):
+        del values["lora_bias"]
     results = []
     for index, (name, value) in enumerate(values.items()):
         got = expect(outputs, index, name, case.array("x").dtype, value.shape)
@@ -79,6 +83,17 @@ def judge_backward(case: Case, outputs: Outputs, claim: Claim) -> list[StageResu
         else:
             results.append(_gradient_stage(name, arguments, got.words(), got.dtype, lattice_stage(name, got, value)))
     return results
+
+
+def rounds_on_the_way(claim: Claim) -> bool:
+    """Return whether a claim declares roundings that even the numbers of a lattice may not survive."""
+    declared = claim.roundings
+    return any(fmt != "float32" for fmt in (declared.dropped, declared.base, declared.adapter, declared.norm))
+
+
+def given_weight(case: Case, claim: Claim) -> Arguments:
+    """Return how many roundings the weight of an implementation may differ by: those of a scale applied later."""
+    return {"weight_roundings": weight_roundings(claim.roundings)} if is_stored(case.inputs) else {}
 
 
 def _gradient_stage(name: str, arguments: Arguments, words: Array, dtype: str, result: StageResult) -> StageResult:
@@ -92,14 +107,21 @@ def named_mistake(
     arguments: Arguments, evaluate: Callable[[Arguments], dict[str, Array]], got: dict[str, Array], dtype: str
 ) -> str:
     """Return the known mistake under which the formula gives exactly what the backend returned, if there is one."""
-    for name, changed in mistakes(arguments).items():
+    with np.errstate(all="ignore"):
+        known = mistakes(arguments)
+    for name, changed in known.items():
         with np.errstate(all="ignore"):
             values = evaluate(changed)
-        words = {key: encode(value, dtype) for key, value in values.items()}
-        zero = format_named(dtype).sign_bit - 1  # compare −0 and +0 as one
-        if all(np.array_equal(words[k], got[k]) or not np.any((words[k] ^ got[k]) & zero) for k in got):
+        if all(same_as(values[key], words, dtype) for key, words in got.items()):
             return name
     return ""
+
+
+def same_as(values: Array, words: Array, dtype: str) -> bool:
+    """Return whether numbers, rounded to a format, are the given words but for the sign of zero."""
+    rounded = encode(values, dtype)
+    zero = format_named(dtype).sign_bit - 1
+    return bool(np.array_equal(rounded, words) or not np.any((rounded ^ words) & zero))
 
 
 def mistakes(arguments: Arguments) -> dict[str, Arguments]:
@@ -119,6 +141,13 @@ def mistakes(arguments: Arguments) -> dict[str, Arguments]:
     if arguments["mask"] is not None:
         wrong["the dropout mask is ignored"] = {**arguments, "mask": None, "dropout": 0.0}
         wrong["the factor 1/(1 - p) is missing"] = {**arguments, "dropout": 0.0}
+    if arguments.get("fan_in_fan_out") and len(set(arguments["weight"].shape)) == 1:
+        wrong["the weight is read the other way round"] = {**arguments, "fan_in_fan_out": False}
+    if arguments.get("lora_bias") is not None:
+        wrong["the bias of the adapter is missing"] = {**arguments, "lora_bias": None}
+        wrong["the bias of the adapter is not scaled"] = {
+            **arguments, "lora_bias": None, "bias": arguments.get("bias", np.float32(0)) + arguments["lora_bias"]
+        }  # fmt: skip
     if arguments.get("bias") is not None:
         wrong["the bias is missing"] = {**arguments, "bias": None}
         wrong["the bias is added twice"] = {**arguments, "bias": arguments["bias"] * np.float32(2)}

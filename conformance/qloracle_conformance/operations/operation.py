@@ -32,11 +32,18 @@ class Operation:
     bound: str = ""  # of a sum: the clause that cases are judged by which are no lattice, besides the stage's own
     given: str = ""  # another operation that this one's weight goes through: it is judged only if that one passed
     options: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # plain options and all values that exist
+    optional: Mapping[str, tuple[str, tuple[object, ...]]] = field(default_factory=dict)  # stage → option, any of these
+    own_levels: Mapping[str, Level] = field(default_factory=dict)  # stages whose strictest level is another one
 
     def stages_of(self, family: str) -> tuple[str, ...]:
         """Return the stages that cases of a family are judged at, those of every operation included."""
         own = self.reached.get(family, tuple(self.stages))
         return (*own, INPUTS, REPEAT) if family == "memory" else (*own, INPUTS)
+
+
+    def strictest_of(self, stage: str) -> Level:
+        """Return the strictest level that can be claimed for a stage."""
+        return self.own_levels.get(stage, self.strictest)
 
 
 def with_default_options(claim: Claim, operation: Operation) -> Claim:

@@ -6,9 +6,10 @@ from math import prod
 import numpy as np
 
 from qloracle.blocks import block_absmax, block_count, spread
-from qloracle.blockwise import codebook_named, quantize_codes
 from qloracle.codebooks import Codebook
 from qloracle.formats import Array
+from qloracle.nearest import quantize_codes
+from qloracle.tables import codebook_named
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import StageResult, blocked_stage

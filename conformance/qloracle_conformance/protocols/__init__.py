@@ -5,10 +5,42 @@ native array, or a tuple of them in the order given. Every rule stands in the re
 ``qloracle explain OPERATION`` prints it.
 """
 
-from qloracle_conformance.protocols import blockwise, conversions, double, int8, layers, packing
+from qloracle_conformance.protocols import (
+    adapters,
+    affine,
+    blockwise,
+    conversions,
+    double,
+    footprint,
+    int8,
+    int8_linear,
+    layers,
+    merging,
+    optimizers,
+    packing,
+    products,
+    requantizing,
+    tables,
+)
 
 PROTOCOLS: dict[str, type] = {
     name: protocol
-    for part in (conversions, packing, blockwise, double, int8, layers)
+    for part in (
+        conversions,
+        packing,
+        tables,
+        blockwise,
+        double,
+        int8,
+        affine,
+        int8_linear,
+        layers,
+        products,
+        merging,
+        requantizing,
+        adapters,
+        optimizers,
+        footprint,
+    )
     for name, protocol in part.PROTOCOLS.items()
 }

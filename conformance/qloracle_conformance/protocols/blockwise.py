@@ -14,15 +14,15 @@ class BlockAbsmax(Protocol):
 
 
 class QuantizeBlockwise(Protocol):
-    """``quantize_blockwise``: operations nf4.quantize and dynamic_signed.quantize."""
+    """``quantize_blockwise``: operations CODEBOOK.quantize, nf4.quantize for example."""
 
     def __call__(self, x: Native, *, codebook: str, block_size: int) -> tuple[Native, Native]:
-        """Return data (uint8, 1-d: packed codes of "nf4", codes of "dynamic_signed") and absmax (float32, 1-d)."""
+        """Return data (uint8, 1-d: packed 4-bit codes, or 8-bit codes) and absmax (float32, 1-d)."""
         ...
 
 
 class DequantizeBlockwise(Protocol):
-    """``dequantize_blockwise``: operations nf4.dequantize and dynamic_signed.dequantize."""
+    """``dequantize_blockwise``: operations CODEBOOK.dequantize, nf4.dequantize for example."""
 
     def __call__(
         self, data: Native, absmax: Native, *, codebook: str, block_size: int, shape: tuple[int, ...], dtype: str

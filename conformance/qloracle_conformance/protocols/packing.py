@@ -21,7 +21,25 @@ class Unpack4bit(Protocol):
         ...
 
 
+class StorageView(Protocol):
+    """``storage_view``: operation packing.store, the same bytes as wider items. Clause [packing.storage]."""
+
+    def __call__(self, packed: Native, *, storage: str) -> Native:
+        """Return items of type `storage` ("uint8" unless the claim says otherwise), 1-d, from uint8 of any shape."""
+        ...
+
+
+class StorageBytes(Protocol):
+    """``storage_bytes``: operation packing.restore, the inverse. Clause [packing.storage]."""
+
+    def __call__(self, stored: Native, *, storage: str) -> Native:
+        """Return uint8, 1-d, from items of type `storage`."""
+        ...
+
+
 PROTOCOLS: dict[str, type] = {
     "pack_4bit": Pack4bit,
     "unpack_4bit": Unpack4bit,
+    "storage_view": StorageView,
+    "storage_bytes": StorageBytes,
 }

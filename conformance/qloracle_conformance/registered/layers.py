@@ -1,25 +1,38 @@
 """Operations of layers with low-rank adapters."""
 
 from qloracle_conformance.generators import layers
+from qloracle_conformance.generators.linear import TERMS
 from qloracle_conformance.operations import layers as judges
 from qloracle_conformance.operations.operation import Operation
+
+# An operation on a quantized weight is judged only if this one, which restores it, passed.
+GIVEN = {
+    "lora": "", "qlora": "nf4.dequantize", "qlora_double": "nf4_double.dequantize", "qlora_int8": "int8_row.dequantize",
+    "qlora_affine": "affine_row.dequantize",
+}  # fmt: skip
 
 
 def operations() -> list[Operation]:
     """Return the operations."""
     made = []
-    for kind in ("lora", "qlora"):
+    for kind in ("lora", *(name for name in layers.KINDS if name != "qdora")):
+        rule = "lora" if kind == "lora" else "qlora"
         forward, backward = f"{kind}.forward", f"{kind}.backward"
         terms = {
-            "base": forward, "bias": forward, "adapter": forward, "scale": "lora.scale", "dropout": "lora.dropout",
-            "whole": forward,
+            "base": f"{rule}.forward", "bias": f"{rule}.forward", "adapter": f"{rule}.forward", "scale": "lora.scale",
+            "dropout": "lora.dropout", "whole": f"{rule}.forward",
         }  # fmt: skip
-        gradients = dict.fromkeys(layers.GRADIENTS, backward)
-        given = "nf4.dequantize" if kind == "qlora" else ""
+        terms |= {"base": "qlora.weight"} if kind not in ("lora", "qlora") else {}
+        gradients = dict.fromkeys(layers.GRADIENTS[:-1], f"{rule}.backward")
+        if kind == "lora":
+            terms |= {"lora_bias": "lora.bias", "fan_in_fan_out": "lora.fan_in_fan_out"}
+            gradients["lora_bias"] = "lora.bias"
+        reached = {**layers.REACHED, "small_lattice": TERMS}
         made += [
             Operation(forward, f"{kind}_forward", 1, terms, judges.judge_forward, layers.layer_families(forward),
-                      judges.forward_intermediates, layers.REACHED, "bound", "bounds.lora", given),
-            Operation(backward, f"{kind}_backward", 4, gradients, judges.judge_backward,
-                      layers.layer_families(backward), judges.backward_intermediates, strictest="bound", bound="bounds.lora", given=given),
+                      judges.forward_intermediates, reached, "bound", "bounds.lora", GIVEN[kind]),
+            Operation(backward, f"{kind}_backward", len(gradients), gradients, judges.judge_backward,
+                      layers.layer_families(backward), judges.backward_intermediates, strictest="bound",
+                      bound="bounds.lora", given=GIVEN[kind]),
         ]  # fmt: skip
     return made

@@ -22,7 +22,7 @@ from qloracle_gpu.torch.double_quant import (
 from qloracle_gpu.torch.int8 import QuantizedInt8, dequantize_int8, quantize_int8
 from qloracle_gpu.torch.lora import LoraGradients, lora_backward, lora_forward
 from qloracle_gpu.torch.matmul import MatmulPrecisionError, int8_matmul, scale_int8_matmul
-from qloracle_gpu.torch.packing import pack_4bit, unpack_4bit
+from qloracle_gpu.torch.packing import pack_4bit, storage_bytes, storage_view, unpack_4bit
 from qloracle_gpu.torch.qlora import qlora_backward, qlora_forward
 from qloracle_gpu.torch.rounding import decode, encode
 
@@ -51,5 +51,7 @@ __all__ = [
     "quantize_double",
     "quantize_int8",
     "scale_int8_matmul",
+    "storage_bytes",
+    "storage_view",
     "unpack_4bit",
 ]

@@ -31,13 +31,13 @@ class QuantizedBlocks:
 
     data: Tensor  # uint8: packed bytes of a 4-bit codebook, codes of an 8-bit one; 1-d
     absmax: Tensor  # float32, one a block
-    codebook: str  # name in CODEBOOKS
+    codebook: str | Codebook  # name in `qloracle.tables.CODEBOOKS`, or a table of one's own
     block_size: int  # elements in a block
     shape: tuple[int, ...]  # of the original
     dtype: str  # format name of the original
 
 
-def quantize_blockwise(x: Tensor, *, codebook: str = "nf4", block_size: int = 64) -> QuantizedBlocks:
+def quantize_blockwise(x: Tensor, *, codebook: str | Codebook = "nf4", block_size: int = 64) -> QuantizedBlocks:
     """Quantize a tensor in flat blocks: absmax, codes, and for a 4-bit codebook packing.
 
     code = the entry nearest to the real number x/absmax; at an exact midpoint the lower entry.
@@ -45,7 +45,8 @@ def quantize_blockwise(x: Tensor, *, codebook: str = "nf4", block_size: int = 64
     Parameters
     ----------
     x : tensor of float32, float16 or bfloat16, any shape and strides
-    codebook : {"nf4", "dynamic_signed"}
+    codebook : str or Codebook
+        A name in `qloracle.tables.CODEBOOKS`, or a table of one's own whose codes float64 quotients decide.
     block_size : int
         Elements in a block; any positive integer.
 
@@ -82,7 +83,7 @@ def quantize_blockwise(x: Tensor, *, codebook: str = "nf4", block_size: int = 64
 def nearest_block_codes(flat: Tensor, absmax: Tensor, codebook: Codebook, block_size: int) -> Tensor:
     """Return the code of every element of a 1-d tensor, given the absmax of its block, as uint8."""
     codes = torch.empty(flat.shape, dtype=torch.uint8, device=flat.device)
-    rule = device_codebook(codebook.name, flat.device).rule
+    rule = device_codebook(codebook, flat.device).rule
     columns = block_columns(absmax, flat.numel(), block_size)
     for x, scale, out in zip(block_matrices(flat, block_size), columns, block_matrices(codes, block_size), strict=True):
         write_nearest_codes(x, scale, rule, out)
@@ -128,7 +129,7 @@ def dequantize_blockwise(quantized: QuantizedBlocks, *, dtype: str | None = None
         require_packed(data, size)
     elif data.numel() != size:
         reject_value("data", f"{size} codes for shape {quantized.shape}", data.numel())
-    tables = device_codebook(table.name, data.device)
+    tables = device_codebook(table, data.device)
     values = torch.empty(size, dtype=target, device=data.device)
     write_values(StoredCodes(data, tables.entries, tables.pairs), absmax, block_size, values)
     return values.view(quantized.shape)

@@ -1,4 +1,4 @@
-"""The codebooks of the specification as tensors on a device. Clauses: ``[nf4.table]``, ``[dynamic.table]``."""
+"""The codebooks of the specification as tensors on a device; their tables stand in `qloracle.tables`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,14 +7,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from qloracle import tables
 from qloracle.codebooks import Codebook
-from qloracle.dynamic_map import DYNAMIC_SIGNED
 from qloracle.errors import reject_value
-from qloracle.nf4 import NF4
 from qloracle_gpu.torch.formats import float64_device
 from qloracle_gpu.torch.nearest import NearestRule, cell_table
-
-CODEBOOKS: dict[str, Codebook] = {codebook.name: codebook for codebook in (NF4, DYNAMIC_SIGNED)}
 
 
 @dataclass(frozen=True)
@@ -26,17 +23,23 @@ class DeviceCodebook:
     pairs: Tensor | None  # for a 4-bit codebook: the two float32 entries of each byte, as one int64
 
 
-def codebook_named(name: str) -> Codebook:
-    """Return the codebook called `name`, or raise `ArgumentValueError` that lists the known names."""
-    if name not in CODEBOOKS:
-        reject_value("codebook", f"one of {', '.join(CODEBOOKS)}", repr(name))
-    return CODEBOOKS[name]
+def codebook_named(codebook: str | Codebook) -> Codebook:
+    """Return the codebook of a name, or the given one itself.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        As `qloracle.tables.codebook_named`; if float64 quotients do not decide the codes of a given table.
+    """
+    table = tables.codebook_named(codebook)
+    if not table.quotient_decides:
+        reject_value("codebook", "a table whose midpoints have at most 29 significant bits", table.name)
+    return table
 
 
 @cache
-def device_codebook(name: str, device: torch.device) -> DeviceCodebook:
+def device_codebook(codebook: Codebook, device: torch.device) -> DeviceCodebook:
     """Return the tables of a codebook on a device, made once."""
-    codebook = CODEBOOKS[name]
     with torch.device("cpu"):
         entries = torch.tensor(codebook.entries)
         cells = cell_table(torch.tensor(codebook.midpoints), torch.tensor(codebook.value_order).to(torch.int16))
@@ -56,7 +59,7 @@ def _exact_rule(codebook: Codebook, device: torch.device) -> Callable[[Tensor, T
     codes = torch.tensor(codebook.value_order).to(device, torch.int16)
 
     def exact(x: Tensor, absmax: Tensor) -> Tensor:
-        # A quotient in float64 lies on the same side of every midpoint as the real one: lemma in `qloracle.blockwise`.
+        # A quotient in float64 lies on the same side of every midpoint as the real one: lemma in `qloracle.nearest`.
         return codes[torch.bucketize((x / absmax).nan_to_num(0.0), midpoints)]
 
     return exact

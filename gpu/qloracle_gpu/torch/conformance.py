@@ -1,23 +1,41 @@
 """The torch backend as the conformance suite sees it: through the same record as anybody else's."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 import qloracle_gpu.torch as q
+from qloracle.tables import CODEBOOKS
 from qloracle_conformance import Backend, Claim, Roundings
 from qloracle_conformance.adapters.torch_arrays import LAYOUTS, Placer, environment, fetch
+from qloracle_gpu.torch.codebooks import codebook_named, device_codebook
+from qloracle_gpu.torch.packing import STORAGES
 
 Tensor = torch.Tensor
 
 EXACT = (
     "bfloat16.encode", "bfloat16.decode", "float16.encode", "float16.decode", "packing.pack", "packing.unpack",
-    "blocks.absmax", "nf4.quantize", "nf4.dequantize", "dynamic_signed.quantize", "dynamic_signed.dequantize",
-    "absmax.quantize", "absmax.dequantize", "nf4_double.quantize", "nf4_double.dequantize",
+    "packing.store", "packing.restore", "blocks.absmax",
+    *(f"{codebook}.{what}" for codebook in CODEBOOKS for what in ("entries", "quantize", "dequantize")),
+    "absmax.quantize", "absmax.dequantize", "nf4_double.quantize", "nf4_double.dequantize", "fp4_double.quantize",
+    "fp4_double.dequantize",
     "int8_tensor.quantize", "int8_tensor.dequantize", "int8_row.quantize", "int8_row.dequantize",
     "int8_column.quantize", "int8_column.dequantize", "int8_block.quantize", "int8_block.dequantize", "int8.matmul",
 )  # fmt: skip
+NESTED_CODEBOOKS = ("dynamic_signed", "nf4")
+OPTIONS: dict[str, dict[str, tuple[object, ...]]] = {
+    "packing.store": {"storage": tuple(STORAGES)},
+    "packing.restore": {"storage": tuple(STORAGES)},
+    "absmax.quantize": {"codebook": NESTED_CODEBOOKS},
+    "absmax.dequantize": {"codebook": NESTED_CODEBOOKS},
+    **{
+        f"{codebook}_double.{verb}": {"nested_codebook": NESTED_CODEBOOKS}
+        for codebook in ("nf4", "fp4")
+        for verb in ("quantize", "dequantize")
+    },
+}
 SUMS = ("int8.scale", "lora.forward", "lora.backward", "qlora.forward", "qlora.backward")
 SOURCE = "qloracle_gpu.torch documents the reference's rules as its own"
 
@@ -31,18 +49,24 @@ def backend(device: str = "cpu") -> Backend:
             levels={"*": "bound" if name in SUMS else "exact"},
             out_dtypes=("float32",) if name.endswith("decode") else ("float32", "float16", "bfloat16"),
             layouts=LAYOUTS,
-            features=("bias", "dropout", "rank_stabilized", "minus_128"),
+            options=OPTIONS.get(name, {}),
+            features=("bias", "dropout", "rank_stabilized", "minus_128", "lora_bias", "fan_in_fan_out"),
             roundings=Roundings(accumulate="float32", intermediate="float32", weight="float32"),
             basis="promised",
             source=SOURCE,
         )
         for name in (*EXACT, *SUMS)
     )
-    return Backend("torch", torch.__version__, placer.place, fetch, OPS, claims, environment(placer.device))
+    ops: dict[str, Callable[..., Any]] = {**OPS, "codebook_entries": partial(_codebook_entries, device=placer.device)}
+    return Backend("torch", torch.__version__, placer.place, fetch, ops, claims, environment(placer.device))
 
 
 def _decode(bits: Tensor, *, dtype: str) -> Tensor:  # noqa: ARG001  # float32 is the only claim
     return q.decode(bits)
+
+
+def _codebook_entries(*, codebook: str, device: torch.device) -> Tensor:
+    return device_codebook(codebook_named(codebook), device).entries
 
 
 def _block_absmax(x: Tensor, *, block_size: int) -> Tensor:
@@ -60,13 +84,17 @@ def _dequantize_blockwise(
     return q.dequantize_blockwise(q.QuantizedBlocks(data, absmax, codebook, block_size, shape, dtype))
 
 
-def _quantize_absmax(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    quantized = q.quantize_absmax(absmax)
+def _storage_bytes(stored: Tensor, *, storage: str) -> Tensor:  # noqa: ARG001  # the dtype tells it
+    return q.storage_bytes(stored)
+
+
+def _quantize_absmax(absmax: Tensor, *, codebook: str) -> tuple[Tensor, Tensor, Tensor]:
+    quantized = q.quantize_absmax(absmax, codebook=codebook)
     return quantized.codes, quantized.absmax, quantized.offset
 
 
-def _dequantize_absmax(absmax_codes: Tensor, nested_absmax: Tensor, offset: Tensor) -> Tensor:
-    return q.dequantize_absmax(q.QuantizedAbsmax(absmax_codes, nested_absmax, offset))
+def _dequantize_absmax(absmax_codes: Tensor, nested_absmax: Tensor, offset: Tensor, *, codebook: str) -> Tensor:
+    return q.dequantize_absmax(q.QuantizedAbsmax(absmax_codes, nested_absmax, offset), codebook=codebook)
 
 
 def _quantize_double(x: Tensor, **options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -76,10 +104,10 @@ def _quantize_double(x: Tensor, **options: Any) -> tuple[Tensor, Tensor, Tensor,
 
 def _dequantize_double(
     data: Tensor, absmax_codes: Tensor, nested_absmax: Tensor, offset: Tensor, *,
-    codebook: str, block_size: int, shape: tuple[int, ...], dtype: str,
+    codebook: str, block_size: int, shape: tuple[int, ...], dtype: str, nested_codebook: str = "dynamic_signed",
 ) -> Tensor:  # fmt: skip
     absmax = q.QuantizedAbsmax(absmax_codes, nested_absmax, offset)
-    return q.dequantize_double(q.DoubleQuantized(data, absmax, codebook, block_size, shape, dtype))
+    return q.dequantize_double(q.DoubleQuantized(data, absmax, codebook, block_size, shape, dtype, nested_codebook))
 
 
 def _quantize_int8(x: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
@@ -113,7 +141,7 @@ def _qlora_forward(**arguments: Any) -> Tensor:
 
 
 def _qlora_backward(**arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(vars(q.qlora_backward(**_quantized(arguments))).values())
+    return tuple(vars(q.qlora_backward(**_quantized(arguments))).values())[:4]
 
 
 OPS: dict[str, Callable[..., Any]] = {
@@ -122,6 +150,8 @@ OPS: dict[str, Callable[..., Any]] = {
     "block_absmax": _block_absmax,
     "pack_4bit": q.pack_4bit,
     "unpack_4bit": q.unpack_4bit,
+    "storage_view": q.storage_view,
+    "storage_bytes": _storage_bytes,
     "quantize_blockwise": _quantize_blockwise,
     "dequantize_blockwise": _dequantize_blockwise,
     "quantize_absmax": _quantize_absmax,

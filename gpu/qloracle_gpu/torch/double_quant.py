@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qloracle.codebooks import Codebook
 from qloracle.errors import reject_type, reject_value
 from qloracle_gpu.torch.blocks import block_absmax, require_block_values
 from qloracle_gpu.torch.blockwise import (
@@ -41,14 +42,15 @@ class DoubleQuantized:
 
     data: Tensor  # uint8, as in QuantizedBlocks
     absmax: QuantizedAbsmax
-    codebook: str
+    codebook: str | Codebook  # of the tensor
     block_size: int
     shape: tuple[int, ...]
     dtype: str
+    nested_codebook: str | Codebook = NESTED_CODEBOOK  # of the absmax
 
 
 def quantize_absmax(
-    absmax: Tensor, *, codebook: str = NESTED_CODEBOOK, offset: Tensor | None = None
+    absmax: Tensor, *, codebook: str | Codebook = NESTED_CODEBOOK, offset: Tensor | None = None
 ) -> QuantizedAbsmax:
     """Quantize the absmax of blocks: subtract their mean, then quantize blockwise, 256 to a nested group.
 
@@ -58,7 +60,7 @@ def quantize_absmax(
     ----------
     absmax : tensor of float32, 1-d
         Poisoned blocks hold NaN; they are left out of the mean and poison their nested group, no more.
-    codebook : {"dynamic_signed", "nf4"}
+    codebook : str or Codebook
     offset : tensor of float32, 0-d, optional
         Use this offset instead of the mean.
 
@@ -91,7 +93,7 @@ def quantize_absmax(
     return QuantizedAbsmax(nearest_block_codes(residual, nested, table, NESTED_BLOCK_SIZE), nested, offset)
 
 
-def dequantize_absmax(quantized: QuantizedAbsmax, *, codebook: str = NESTED_CODEBOOK) -> Tensor:
+def dequantize_absmax(quantized: QuantizedAbsmax, *, codebook: str | Codebook = NESTED_CODEBOOK) -> Tensor:
     """Restore the absmax of blocks.
 
     absmax_i = fl32(fl32(entries[code_i] · nested_absmax) + offset); never clamped, even below zero.
@@ -99,7 +101,7 @@ def dequantize_absmax(quantized: QuantizedAbsmax, *, codebook: str = NESTED_CODE
     Parameters
     ----------
     quantized : QuantizedAbsmax
-    codebook : {"dynamic_signed", "nf4"}
+    codebook : str or Codebook
 
     Returns
     -------
@@ -128,20 +130,28 @@ def dequantize_absmax(quantized: QuantizedAbsmax, *, codebook: str = NESTED_CODE
     nested = require_block_values("absmax", quantized.absmax, codes.numel(), NESTED_BLOCK_SIZE)
     offset = _require_offset(quantized.offset)
     product = torch.empty(codes.shape, dtype=torch.float32, device=codes.device)
-    stored = StoredCodes(codes, device_codebook(table.name, codes.device).entries, pairs=None)
+    stored = StoredCodes(codes, device_codebook(table, codes.device).entries, pairs=None)
     write_values(stored, nested, NESTED_BLOCK_SIZE, product)
     return product.add_(offset)
 
 
-def quantize_double(x: Tensor, *, codebook: str = "nf4", block_size: int = 64) -> DoubleQuantized:
+def quantize_double(
+    x: Tensor,
+    *,
+    codebook: str | Codebook = "nf4",
+    block_size: int = 64,
+    nested_codebook: str | Codebook = NESTED_CODEBOOK,
+) -> DoubleQuantized:
     """Quantize a tensor in flat blocks, then its absmax.
 
     Parameters
     ----------
     x : tensor of float32, float16 or bfloat16, any shape and strides
-    codebook : {"nf4", "dynamic_signed"}
-        The codebook of the tensor; that of the absmax is always the signed dynamic map.
+    codebook : str or Codebook
+        The codebook of the tensor.
     block_size : int
+    nested_codebook : str or Codebook
+        The codebook of the absmax.
 
     Returns
     -------
@@ -157,8 +167,8 @@ def quantize_double(x: Tensor, *, codebook: str = "nf4", block_size: int = 64) -
     The codes of `x` come from the exact absmax, not from the restored one.
     """
     plain = quantize_blockwise(x, codebook=codebook, block_size=block_size)
-    nested = quantize_absmax(plain.absmax)
-    return DoubleQuantized(plain.data, nested, codebook, plain.block_size, plain.shape, plain.dtype)
+    nested = quantize_absmax(plain.absmax, codebook=nested_codebook)
+    return DoubleQuantized(plain.data, nested, codebook, plain.block_size, plain.shape, plain.dtype, nested_codebook)
 
 
 def dequantize_double(quantized: DoubleQuantized, *, dtype: str | None = None) -> Tensor:
@@ -180,7 +190,8 @@ def dequantize_double(quantized: DoubleQuantized, *, dtype: str | None = None) -
         As `dequantize_absmax` and `dequantize_blockwise`.
     """
     q = quantized
-    plain = QuantizedBlocks(q.data, dequantize_absmax(q.absmax), q.codebook, q.block_size, q.shape, q.dtype)
+    absmax = dequantize_absmax(q.absmax, codebook=q.nested_codebook)
+    plain = QuantizedBlocks(q.data, absmax, q.codebook, q.block_size, q.shape, q.dtype)
     return dequantize_blockwise(plain, dtype=dtype)
 
 

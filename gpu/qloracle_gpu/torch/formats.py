@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from qloracle.errors import reject_type, reject_value
-from qloracle.formats import FORMATS, TENSOR_FORMATS
+from qloracle.formats import TENSOR_FORMATS
 
-DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in FORMATS}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ("float64", *TENSOR_FORMATS)}
 NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
 
 

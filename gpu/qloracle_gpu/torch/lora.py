@@ -2,12 +2,13 @@
 
 With W (d_out, d_in), A (r, d_in), B (d_out, r), s = alpha/r (rsLoRA: alpha/√r) and x_d = x·mask/(1 − p):
 
-    y  = x Wᵀ + b + s (x_d Aᵀ) Bᵀ
-    dB = s dyᵀ (x_d Aᵀ)        dA = s (dy B)ᵀ x_d        db = Σ dy
+    y  = x Wᵀ + b + s (x_d Aᵀ) Bᵀ + s b_B
+    dB = s dyᵀ (x_d Aᵀ)        dA = s (dy B)ᵀ x_d        db = Σ dy        db_B = s Σ dy
     dx = dy W + s·mask/(1 − p)·((dy B) A)
 
 Operands widen to float32 exactly; products, sums and x_d Aᵀ are float32; one rounding to the output format ends it.
-Clauses: ``[lora.scale]``, ``[lora.dropout]``, ``[lora.forward]``, ``[lora.backward]``.
+Clauses: ``[lora.scale]``, ``[lora.dropout]``, ``[lora.forward]``, ``[lora.bias]``, ``[lora.fan_in_fan_out]``,
+``[lora.backward]``.
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class LoraGradients:
     lora_a: Tensor  # (r, d_in), in the dtype of A
     lora_b: Tensor  # (d_out, r), in the dtype of B
     bias: Tensor  # (d_out,), in the dtype of dy
+    lora_bias: Tensor  # (d_out,), likewise
 
 
 def lora_scale(alpha: float, rank: int, *, rank_stabilized: bool = False) -> float:
@@ -81,29 +83,34 @@ def lora_forward(
     *,
     alpha: float,
     bias: Tensor | None = None,
+    lora_bias: Tensor | None = None,
     mask: Tensor | None = None,
     dropout: float = 0.0,
     rank_stabilized: bool = False,
+    fan_in_fan_out: bool = False,
     out_dtype: str | None = None,
 ) -> Tensor:
     """Apply a linear layer with a LoRA adapter.
 
-    y = x Wᵀ + b + s (x_d Aᵀ) Bᵀ
+    y = x Wᵀ + b + s (x_d Aᵀ) Bᵀ + s b_B
 
     Parameters
     ----------
     x : tensor of float32, float16 or bfloat16, shape (..., d_in)
-    weight : tensor of any of the three, shape (d_out, d_in)
+    weight : tensor of any of the three, shape (d_out, d_in), or (d_in, d_out) with `fan_in_fan_out`
     lora_a : tensor, likewise, shape (r, d_in)
     lora_b : tensor, likewise, shape (d_out, r)
     alpha : float
-    bias : tensor, likewise, shape (d_out,), optional
+    bias, lora_bias : tensor, likewise, shape (d_out,), optional
+        The bias of the base, and that of the adapter, which is scaled.
     mask : tensor of bool, the shape of x, optional
         True where an element is kept.
     dropout : float
         The probability p of dropping.
     rank_stabilized : bool
         Scale by alpha/√r instead of alpha/r.
+    fan_in_fan_out : bool
+        The weight is stored as (d_in, d_out).
     out_dtype : {"float32", "float16", "bfloat16"}, optional
         Format of y; by default that of x.
 
@@ -129,13 +136,15 @@ def lora_forward(
     >>> lora_forward(one, 3 * one, one, 2 * one, alpha=16)
     tensor([[35.]])
     """
-    rows, w, a, b = _operands(x, weight, lora_a, lora_b)
+    rows, w, a, b = _operands(x, weight, lora_a, lora_b, fan_in_fan_out)
     target = x.dtype if out_dtype is None else dtype_named(out_dtype, "out_dtype")
     scale = lora_scale(alpha, len(a), rank_stabilized=rank_stabilized)
     dropped = _dropped(rows, dropout_factor(mask, dropout, rows))
-    offset = None if bias is None else _bias(bias, len(w))
+    offset = None if bias is None else _bias(bias, len(w), "bias")
+    shift = None if lora_bias is None else _bias(lora_bias, len(w), "lora_bias")
     require_float32_matmul()
-    y = rows @ w.T + (dropped @ a.T @ b.T).mul_(scale)
+    low = dropped @ a.T @ b.T
+    y = rows @ w.T + (low if shift is None else low.add_(shift)).mul_(scale)
     return (y if offset is None else y.add_(offset)).to(target)
 
 
@@ -150,22 +159,24 @@ def lora_backward(
     mask: Tensor | None = None,
     dropout: float = 0.0,
     rank_stabilized: bool = False,
+    fan_in_fan_out: bool = False,
 ) -> LoraGradients:
-    """Differentiate `lora_forward`: gradients of x, A, B and the bias; the weight is frozen.
+    """Differentiate `lora_forward`: gradients of x, A, B and the two biases; the weight is frozen.
 
-    dB = s dyᵀ(x_d Aᵀ), dA = s (dy B)ᵀ x_d, dx = dy W + s·mask/(1 − p)·((dy B) A), db = Σ dy, sums over all rows.
+    dB = s dyᵀ(x_d Aᵀ), dA = s (dy B)ᵀ x_d, dx = dy W + s·mask/(1 − p)·((dy B) A), db = Σ dy and db_B = s Σ dy, sums
+    over all rows.
 
     Parameters
     ----------
     dy : tensor of float32, float16 or bfloat16, shape (..., d_out)
         Gradient of the output.
-    x, weight, lora_a, lora_b, alpha, mask, dropout, rank_stabilized
+    x, weight, lora_a, lora_b, alpha, mask, dropout, rank_stabilized, fan_in_fan_out
         As given to `lora_forward`; the mask is the same one.
 
     Returns
     -------
     LoraGradients
-        Each in the dtype of what it belongs to, the bias gradient in that of `dy`.
+        Each in the dtype of what it belongs to, those of the biases in that of `dy`.
 
     Raises
     ------
@@ -182,7 +193,7 @@ def lora_backward(
     >>> lora_backward(one, one, 3 * one, one, 2 * one, alpha=16).x
     tensor([[35.]])
     """
-    wide, w, a, b = _operands(x, weight, lora_a, lora_b)
+    wide, w, a, b = _operands(x, weight, lora_a, lora_b, fan_in_fan_out)
     gradient = require_tensor_format("dy", dy).to(torch.float32)
     expected = (*wide.shape[:-1], len(w))
     if gradient.shape != expected:
@@ -193,16 +204,20 @@ def lora_backward(
     count = wide.shape[:-1].numel()
     rows, dy_rows = (part.reshape(count, part.shape[-1]) for part in (_dropped(wide, factor), gradient))
     back = dy_rows @ b
+    total = dy_rows.sum(0)
     through = _dropped((back @ a).mul_(scale).reshape(wide.shape), factor)
     return LoraGradients(
         x=(dy_rows @ w).reshape(wide.shape).add_(through).to(x.dtype),
         lora_a=(back.T @ rows).mul_(scale).to(lora_a.dtype),
         lora_b=(dy_rows.T @ (rows @ a.T)).mul_(scale).to(lora_b.dtype),
-        bias=dy_rows.sum(0).to(dy.dtype),
+        bias=total.to(dy.dtype),
+        lora_bias=(total * scale).to(dy.dtype),
     )
 
 
-def _operands(x: Tensor, weight: Tensor, lora_a: Tensor, lora_b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _operands(
+    x: Tensor, weight: Tensor, lora_a: Tensor, lora_b: Tensor, fan_in_fan_out: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the four operands as float32, after checking that their shapes belong together."""
     named = (("x", x), ("weight", weight), ("lora_a", lora_a), ("lora_b", lora_b))
     rows, w, a, b = (require_tensor_format(argument, tensor).to(torch.float32) for argument, tensor in named)
@@ -211,21 +226,23 @@ def _operands(x: Tensor, weight: Tensor, lora_a: Tensor, lora_b: Tensor) -> tupl
     for argument, tensor in (("weight", w), ("lora_a", a), ("lora_b", b)):
         if tensor.ndim != 2:
             reject_value(argument, "2-d", f"{tensor.ndim}-d")
-    d_in, d_out, rank = rows.shape[-1], len(w), len(a)
-    for argument, tensor, shape in (("weight", w, (d_out, d_in)), ("lora_a", a, (rank, d_in))):
+    d_in, rank = rows.shape[-1], len(a)
+    d_out = w.shape[1] if fan_in_fan_out else len(w)
+    stored = (d_in, d_out) if fan_in_fan_out else (d_out, d_in)
+    for argument, tensor, shape in (("weight", w, stored), ("lora_a", a, (rank, d_in))):
         if tensor.shape != shape:
             reject_value(argument, f"of shape {shape} for x of shape {tuple(rows.shape)}", tuple(tensor.shape))
     if b.shape != (d_out, rank):
         reject_value("lora_b", f"of shape {(d_out, rank)}", tuple(b.shape))
-    return rows, w, a, b
+    return rows, w.T if fan_in_fan_out else w, a, b
 
 
 def _dropped(values: Tensor, factor: Tensor | None) -> Tensor:
     return values if factor is None else values * factor
 
 
-def _bias(bias: Tensor, d_out: int) -> Tensor:
-    vector = require_tensor_format("bias", bias).to(torch.float32)
+def _bias(bias: Tensor, d_out: int, argument: str) -> Tensor:
+    vector = require_tensor_format(argument, bias).to(torch.float32)
     if vector.shape != (d_out,):
-        reject_value("bias", f"of shape ({d_out},)", tuple(vector.shape))
+        reject_value(argument, f"of shape ({d_out},)", tuple(vector.shape))
     return vector

@@ -1,11 +1,18 @@
-"""Two 4-bit codes in a byte. Clause: ``[packing.nibbles]``."""
+"""Two 4-bit codes in a byte. Clauses: ``[packing.nibbles]``, ``[packing.storage]``."""
 
 import torch
 from torch import Tensor
 
-from qloracle.errors import reject_value
-from qloracle_gpu.torch.formats import require_dtype
+from qloracle.errors import reject_type, reject_value
+from qloracle_gpu.torch.formats import require_dtype, require_tensor
 from qloracle_gpu.torch.pieces import piece_size, spans, work_through
+
+STORAGES = {
+    "uint8": torch.uint8,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
 
 
 def pack_4bit(codes: Tensor, pad_code: int = 0) -> Tensor:
@@ -107,3 +114,76 @@ def require_packed(packed: Tensor, size: int) -> None:
         reject_value("size", "a number of codes, 0 or more", size)
     if packed.numel() != (size + 1) // 2:
         reject_value("packed", f"{(size + 1) // 2} bytes for {size} codes", f"{packed.numel()} bytes")
+
+
+def storage_view(packed: Tensor, storage: str) -> Tensor:
+    """Return the same bytes as items of another width; never a cast of values.
+
+    Parameters
+    ----------
+    packed : tensor of uint8, any shape
+        Packed bytes, in row-major order.
+    storage : {"uint8", "float16", "bfloat16", "float32"}
+        Item type.
+
+    Returns
+    -------
+    tensor, 1-d
+        A view of the same memory where `packed` is contiguous and its first byte is aligned to an item.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If `packed` is not uint8.
+    ArgumentValueError
+        If the storage is unknown, or the bytes do not fill whole items.
+
+    Notes
+    -----
+    Clause ``[packing.storage]``. No arithmetic.
+
+    Examples
+    --------
+    >>> storage_view(torch.tensor([0x80, 0x3F], dtype=torch.uint8), "bfloat16")
+    tensor([1.], dtype=torch.bfloat16)
+    """
+    flat = require_dtype("packed", packed, torch.uint8).reshape(-1).contiguous()
+    if storage not in STORAGES:
+        reject_value("storage", f"one of {', '.join(STORAGES)}", repr(storage))
+    width = STORAGES[storage].itemsize
+    if flat.numel() % width:
+        reject_value("packed", f"a multiple of {width} bytes for {storage} storage", f"{flat.numel()} bytes")
+    aligned = flat if flat.storage_offset() % width == 0 else flat.clone()
+    return aligned.view(STORAGES[storage])
+
+
+def storage_bytes(stored: Tensor) -> Tensor:
+    """Return the packed bytes of a storage view: the inverse of `storage_view`.
+
+    Parameters
+    ----------
+    stored : tensor of uint8, float16, bfloat16 or float32, any shape
+
+    Returns
+    -------
+    tensor of uint8, 1-d
+        The bytes as they lie in memory, items in row-major order; a view of the same memory where it is contiguous.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If the items are of no storage type.
+
+    Notes
+    -----
+    Clause ``[packing.storage]``. No arithmetic.
+
+    Examples
+    --------
+    >>> storage_bytes(torch.tensor([1.0], dtype=torch.bfloat16))
+    tensor([128,  63], dtype=torch.uint8)
+    """
+    tensor = require_tensor("stored", stored)
+    if tensor.dtype not in STORAGES.values():
+        reject_type("stored", "a tensor of uint8, float16, bfloat16 or float32", tensor.dtype)
+    return tensor.reshape(-1).contiguous().view(torch.uint8)

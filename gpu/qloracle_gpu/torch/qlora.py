@@ -58,6 +58,7 @@ def qlora_forward(
     alpha: float,
     weight_rounding: str = "float32",
     bias: Tensor | None = None,
+    lora_bias: Tensor | None = None,
     mask: Tensor | None = None,
     dropout: float = 0.0,
     rank_stabilized: bool = False,
@@ -67,7 +68,7 @@ def qlora_forward(
 
     Parameters
     ----------
-    x, lora_a, lora_b, alpha, bias, mask, dropout, rank_stabilized, out_dtype
+    x, lora_a, lora_b, alpha, bias, lora_bias, mask, dropout, rank_stabilized, out_dtype
         As for `lora_forward`.
     weight : QuantizedBlocks or DoubleQuantized, of shape (d_out, d_in)
     weight_rounding : {"float32", "float16", "bfloat16"}
@@ -93,6 +94,7 @@ def qlora_forward(
         lora_b,
         alpha=alpha,
         bias=bias,
+        lora_bias=lora_bias,
         mask=mask,
         dropout=dropout,
         rank_stabilized=rank_stabilized,

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from qloracle.errors import reject_type, reject_value
-from qloracle.formats import format_named
 from qloracle_gpu.torch.formats import DTYPES, NAMES, float64_device, require_tensor, require_tensor_format
 
 ROUNDINGS = ("ties_to_even",)
-OVERFLOWS = ("ieee",)
+OVERFLOWS = (None, "ieee")  # the default is the one that formats with infinities have
 SMALL_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16, torch.uint32)
 LARGE_INTEGERS = (torch.int64, torch.uint64)
 
@@ -51,7 +50,10 @@ def decode(bits: Tensor) -> Tensor:
     return require_tensor_format("bits", bits).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
-def encode(values: Tensor, fmt: str, *, rounding: str = "ties_to_even", overflow: str = "ieee") -> Tensor:
+def encode(
+    values: Tensor, fmt: str, *, rounding: str = "ties_to_even", overflow: str | None = None, nan: str | None = None,
+    random_bits: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Round every value once to a format.
 
     result = RN_fmt(value), ties to the even bit pattern; beyond the largest finite number infinity.
@@ -59,10 +61,12 @@ def encode(values: Tensor, fmt: str, *, rounding: str = "ties_to_even", overflow
     Parameters
     ----------
     values : tensor of float64, float32, float16, bfloat16 or any integer dtype, any shape
-    fmt : str
+    fmt : {"float64", "float32", "float16", "bfloat16"}
         Name of the target format.
     rounding : {"ties_to_even"}
-    overflow : {"ieee"}
+    overflow : {"ieee"}, optional
+    nan, random_bits : None
+        The reference's other variants are not offered here.
 
     Returns
     -------
@@ -74,7 +78,7 @@ def encode(values: Tensor, fmt: str, *, rounding: str = "ties_to_even", overflow
     ArgumentTypeError
         If `values` is neither a float nor an integer tensor.
     ArgumentValueError
-        If the format, the rounding or the overflow rule is unknown.
+        If the format, the rounding, the overflow rule or a variant is not one of these.
 
     Notes
     -----
@@ -85,12 +89,16 @@ def encode(values: Tensor, fmt: str, *, rounding: str = "ties_to_even", overflow
     >>> encode(torch.tensor([1 + 2**-8 + 2**-40, 1 + 2**-8], dtype=torch.float64), "bfloat16").view(torch.int16)
     tensor([16257, 16256], dtype=torch.int16)
     """
-    target = DTYPES[format_named(fmt).name]
+    if fmt not in DTYPES:
+        reject_value("fmt", f"one of {', '.join(DTYPES)}", repr(fmt))
     if rounding not in ROUNDINGS:
         reject_value("rounding", f"one of {', '.join(ROUNDINGS)}", repr(rounding))
     if overflow not in OVERFLOWS:
-        reject_value("overflow", f"one of {', '.join(OVERFLOWS)}", repr(overflow))
-    source = require_tensor("values", values)
+        reject_value("overflow", "ieee", repr(overflow))
+    for argument, value in (("nan", nan), ("random_bits", random_bits)):
+        if value is not None:
+            reject_value(argument, "None", "an argument")
+    target, source = DTYPES[fmt], require_tensor("values", values)
     home = source.device
     if source.dtype in SMALL_INTEGERS:
         source = source.to(float64_device(home)).to(torch.float64)

@@ -7,14 +7,44 @@ import numpy as np
 
 import qloracle
 from qloracle.formats import Array
-from qloracle_conformance.adapters.reference import blockwise, conversions, double, int8, layers, packing
+from qloracle_conformance.adapters.reference import (
+    adapters,
+    affine,
+    blockwise,
+    conversions,
+    double,
+    footprint,
+    int8,
+    int8_linear,
+    layers,
+    merging,
+    optimizers,
+    packing,
+    requantizing,
+    tables,
+)
 from qloracle_conformance.arrays import LAYOUTS, HostArray, Placement, view_of
 from qloracle_conformance.backend import FEATURES, Backend, Claim
 from qloracle_conformance.registry import OPERATIONS
 
 OPS: dict[str, Callable[..., Any]] = {
     name: function
-    for part in (conversions, packing, blockwise, double, int8, layers)
+    for part in (
+        conversions,
+        packing,
+        tables,
+        blockwise,
+        double,
+        int8,
+        affine,
+        int8_linear,
+        layers,
+        merging,
+        requantizing,
+        adapters,
+        optimizers,
+        footprint,
+    )
     for name, function in part.OPS.items()
 }
 
@@ -32,7 +62,7 @@ def backend(device: str = "cpu") -> Backend:
     claims = tuple(
         Claim(
             operation=name,
-            levels={"*": operation.strictest},
+            levels={"*": operation.strictest, **operation.own_levels},
             out_dtypes=("float32",) if name.endswith("decode") else ("float32", "float16", "bfloat16"),
             layouts=LAYOUTS,
             features=FEATURES,

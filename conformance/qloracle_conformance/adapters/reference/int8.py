@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.int8 import QuantizedInt8, dequantize_int8, int8_matmul, quantize_int8, scale_int8_matmul
+from qloracle.int8 import QuantizedInt8, dequantize_int8, quantize_int8
+from qloracle.int8_product import int8_matmul, scale_int8_matmul
 from qloracle.rounding import encode
 from qloracle_conformance.arrays import HostArray, host
 

@@ -1,0 +1,1 @@
+"""Where ml_dtypes, NumPy, PyTorch and gfloat differ from the reference: measured, explained, and rendered as a page."""

@@ -1,0 +1,57 @@
+"""Measure the differences and write data and page.
+
+python -m qloracle_conformance.differences [--full] [--check]
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from qloracle_conformance.differences.collect import full_record, quick, to_sweep
+from qloracle_conformance.differences.page import render
+from qloracle_conformance.files import read_text, write_atomically
+
+DATA, PAGE = Path("reports/differences.json"), Path("docs/differences.md")
+
+
+def text_of(data: dict[str, Any]) -> str:
+    """Return the data as the text of its file."""
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def main(
+    full: Annotated[bool, typer.Option("--full", help="Also convert all 2^32 float32 inputs (half an hour).")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="With --full, measure again what is in the file.")] = False,
+    processes: Annotated[int | None, typer.Option("-j", min=1, help="Processes. Not given: one a core.")] = None,
+    root: Annotated[Path, typer.Option(help="Root of the repository.")] = Path(),
+) -> None:
+    """Measure where ml_dtypes, NumPy, PyTorch and gfloat differ from the reference; write data and page."""
+    console = Console(stderr=True)
+    known = json.loads(read_text(root / DATA)) if (root / DATA).exists() else {}
+    with console.status("measuring") as status:
+        data = quick(status.update)
+        wanted = to_sweep()
+        versions, specification = data["versions"], data["specification"]
+        kept = {
+            each["id"]: each for each in known.get("sweeps", [])
+            if each["version"] == versions[each["library"]] and known["specification"] == specification
+        }  # fmt: skip
+        for conversion in wanted if full else ():
+            if fresh or conversion.id not in kept:
+                status.update(f"{conversion.id}: all inputs")
+                kept[conversion.id] = full_record(conversion, processes)
+                _write(root, data, [kept[c.id] for c in wanted if c.id in kept])
+    _write(root, data, [kept[c.id] for c in wanted if c.id in kept])
+
+
+def _write(root: Path, data: dict[str, Any], sweeps: list[dict[str, Any]]) -> None:
+    data["sweeps"] = sweeps
+    write_atomically(root / DATA, text_of(data))
+    write_atomically(root / PAGE, render(data))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,238 @@
+"""Judging merges of adapters into weights and biases, safe merges, DoRA merges, and cycles of merges."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from qloracle.bounds_cycles import merge_cycles_bound
+from qloracle.bounds_dora_merge import dora_merge_bound, dora_unmerge_bound
+from qloracle.bounds_merge import lora_merge_bound, merge_bias_bound
+from qloracle.dora import merged_rows, over_norms, row_norms
+from qloracle.dora_merging import MergedDora, unmerge_factor
+from qloracle.formats import Array, from_bits
+from qloracle.lora import lora_scale
+from qloracle.merge_operands import low_rank
+from qloracle.merging import lora_merge, lora_unmerge
+from qloracle.rounding import decode, encode
+from qloracle.tracking import Interval
+from qloracle_conformance.backend import Claim
+from qloracle_conformance.generators.case import Case
+from qloracle_conformance.judge import StageResult, either_zero, exactly, failed_stage, float_ordinals
+from qloracle_conformance.operations.operation import Outputs, expect
+from qloracle_conformance.operations.sums import bound_stage, lattice_stage
+
+Arguments = dict[str, Any]
+
+
+def arguments_of(case: Case, names: tuple[str, ...] = ("weight", "lora_a", "lora_b")) -> Arguments:
+    """Return the arguments of the reference: arrays as float32 and the options."""
+    arrays = {name: case.array(name).single() for name in names}
+    options = {n: case.options[n] for n in ("alpha", "rank_stabilized", "fan_in_fan_out") if n in case.options}
+    return {**arrays, **options}
+
+
+def merged_value(arguments: Arguments, sign: float = 1.0) -> Array:
+    """Return W + s B A as it is stored, in float64."""
+    weight, fan = arguments["weight"].astype(np.float64), arguments["fan_in_fan_out"]
+    a, b = (arguments[n].astype(np.float64) for n in ("lora_a", "lora_b"))
+    scale = sign * lora_scale(arguments["alpha"], len(a), rank_stabilized=arguments["rank_stabilized"])
+    with np.errstate(all="ignore"):
+        change = scale * low_rank(a, b)
+        value: Array = weight + (change.T if fan else change)
+    return value
+
+
+def judge_merge(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
+    """Judge the merged weight."""
+    return [_merge_stage(case, outputs, claim, unmerge=False)]
+
+
+def judge_unmerge(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
+    """Judge the unmerged weight."""
+    return [_merge_stage(case, outputs, claim, unmerge=True)]
+
+
+def _merge_stage(case: Case, outputs: Outputs, claim: Claim, *, unmerge: bool) -> StageResult:
+    arguments, sign = arguments_of(case), -1.0 if unmerge else 1.0
+
+    def value(changed: Arguments) -> Array:
+        return merged_value(changed, sign)
+
+    def bound() -> Interval:
+        return lora_merge_bound(**arguments, unmerge=unmerge, roundings=claim.roundings)
+
+    return sum_stage(case, outputs, "weight", arguments, value, bound)
+
+
+def sum_stage(
+    case: Case, outputs: Outputs, stage: str, arguments: Arguments, value: Callable[[Arguments], Array],
+    bound: Callable[[], Interval],
+) -> StageResult:  # fmt: skip
+    """Judge output 0: exact on a lattice, where a known mistake is named that explains what is wrong; else in bound."""
+    first = "base_bias" if stage == "bias" else "weight"
+    right = value(arguments)
+    got = expect(outputs, 0, stage, case.array(first).dtype, case.array(first).shape)
+    if isinstance(got, StageResult):
+        return got
+    if not case.lattice:
+        return bound_stage(stage, got, right, bound())
+    result = lattice_stage(stage, got, right)
+    if result.allowed["exact"].accepts(result.got).all():
+        return result
+    return replace(result, cause=_named_mistake(arguments, value, got.words(), got.dtype))
+
+
+def _named_mistake(arguments: Arguments, value: Callable[[Arguments], Array], words: Array, dtype: str) -> str:
+    for name, changed in _mistakes(arguments).items():
+        with np.errstate(all="ignore"):
+            wrong = either_zero(exactly(float_ordinals(encode(value(changed), dtype), dtype)))
+        if wrong.lo.shape == words.shape and wrong.accepts(float_ordinals(words, dtype)).all():
+            return name
+    return ""
+
+
+def _mistakes(arguments: Arguments) -> dict[str, Arguments]:
+    """Return arguments that turn the right formula into well-known wrong ones."""
+    rank = len(arguments["lora_a"]) if "lora_a" in arguments else arguments["rank"]
+    alpha, stabilized = arguments["alpha"], arguments["rank_stabilized"]
+    unit = float(np.sqrt(rank)) if stabilized else float(rank)
+    wrong = {
+        "alpha is used instead of alpha/r": {**arguments, "alpha": alpha * unit},
+        "the scale alpha/r is missing": {**arguments, "alpha": unit},
+        "the scale is applied twice": {**arguments, "alpha": alpha * alpha / unit},
+        "alpha/r and alpha/sqrt(r) are mixed up": {**arguments, "rank_stabilized": not stabilized},
+        "the adapter is missing": {**arguments, "alpha": 0.0},
+        "the adapter is added twice": {**arguments, "alpha": 2 * alpha},
+        "the adapter has the wrong sign": {**arguments, "alpha": -alpha},
+    }
+    shape = arguments["weight"].shape if "weight" in arguments else (0, 1)
+    if shape[0] == shape[1]:
+        wrong["fan_in_fan_out is ignored"] = {**arguments, "fan_in_fan_out": not arguments["fan_in_fan_out"]}
+    return wrong
+
+
+def judge_safe(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
+    """Judge whether the merge was accepted, and the weight: merged if it was, else the old one bit by bit."""
+    arguments = arguments_of(case)
+    accepted = expect(outputs, 1, "accepted", "bool", ())
+    if isinstance(accepted, StageResult):
+        return [accepted, failed_stage("weight", "judged given whether the merge was accepted")]
+    dtype, value = case.array("weight").dtype, merged_value(arguments)
+    bound = lora_merge_bound(**arguments, roundings=claim.roundings)
+    finite = [np.isfinite(decode(encode(end, dtype), dtype)) for end in (value, bound.lo, bound.hi)]
+    known = bool((bound.judged & (finite[1] == finite[2])).all()) or case.lattice
+    verdict = np.array([int(finite[0].all())], np.int64)
+    got = accepted.items.astype(np.int64).reshape(1)
+    first = StageResult("accepted", got, {"exact": exactly(verdict if known else got)}, words=accepted.words())
+    if bool(accepted.items):
+        weight = sum_stage(case, outputs, "weight", arguments, merged_value, lambda: bound)
+        return [first, weight]
+    return [first, _as_it_was(case, outputs)]
+
+
+def _as_it_was(case: Case, outputs: Outputs) -> StageResult:
+    given = case.array("weight")
+    got = expect(outputs, 0, "weight", given.dtype, given.shape)
+    if isinstance(got, StageResult):
+        return got
+    allowed = {"exact": exactly(given.words().astype(np.int64))}
+    return StageResult("weight", got.words().astype(np.int64), allowed, words=got.words(), dtype=given.dtype)
+
+
+def judge_cycles(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
+    """Judge the weight after some cycles of merging and unmerging."""
+    arguments, dtype = arguments_of(case), case.array("weight").dtype
+
+    def value(changed: Arguments) -> Array:
+        options = {n: changed[n] for n in ("alpha", "rank_stabilized", "fan_in_fan_out")}
+        state = from_bits(encode(changed["weight"], dtype), dtype)
+        for _ in range(case.options["cycles"]):
+            for step in (lora_merge, lora_unmerge):
+                state = step(state, changed["lora_a"], changed["lora_b"], **options, fmt=dtype)
+        return decode(state, dtype)
+
+    def bound() -> Interval:
+        given = {**arguments, "weight": case.array("weight").items}
+        return merge_cycles_bound(**given, cycles=case.options["cycles"], fmt=dtype, roundings=claim.roundings)
+
+    return [sum_stage(case, outputs, "weight", arguments, value, bound)]
+
+
+def judge_bias(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
+    """Judge a merged or unmerged bias."""
+    arguments = {**arguments_of(case, ("base_bias", "lora_bias")), "rank": case.options["rank"]}
+    sign = -1.0 if case.options["unmerge"] else 1.0
+
+    def value(changed: Arguments) -> Array:
+        scale = sign * lora_scale(changed["alpha"], changed["rank"], rank_stabilized=changed["rank_stabilized"])
+        result: Array = changed["base_bias"].astype(np.float64) + scale * changed["lora_bias"].astype(np.float64)
+        return result
+
+    def bound() -> Interval:
+        given = {**{n: v for n, v in arguments.items() if n != "base_bias"}, "bias": arguments["base_bias"]}
+        return merge_bias_bound(**given, unmerge=case.options["unmerge"], roundings=claim.roundings)
+
+    return [sum_stage(case, outputs, "bias", arguments, value, bound)]
+
+
+def judge_dora_merge(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
+    """Judge the norms, and the weight merged with them."""
+    arguments = arguments_of(case, ("weight", "lora_a", "lora_b", "magnitude"))
+    d_out, fan = len(arguments["magnitude"]), arguments["fan_in_fan_out"]
+    norms = expect(outputs, 1, "norms", "float32", (d_out,))
+    merged, limits = dora_merge_bound(**arguments, roundings=claim.roundings)
+    with np.errstate(all="ignore"):
+        rows = _rows(arguments)
+        lengths = row_norms(rows)
+        value = over_norms(arguments["magnitude"].astype(np.float64), lengths)[:, np.newaxis] * rows
+    weight = sum_stage(case, outputs, "weight", arguments, lambda _: value.T if fan else value, lambda: merged)
+    if isinstance(norms, StageResult):
+        return [norms, weight]
+    if case.lattice:
+        return [lattice_stage("norms", norms, lengths), weight]
+    return [bound_stage("norms", norms, lengths, limits), weight]
+
+
+def _rows(arguments: Arguments) -> Array:
+    w, a, b = (arguments[n].astype(np.float64) for n in ("weight", "lora_a", "lora_b"))
+    scale = lora_scale(arguments["alpha"], len(a), rank_stabilized=arguments["rank_stabilized"])
+    return merged_rows(w.T if arguments["fan_in_fan_out"] else w, a, b, scale)
+
+
+def judge_dora_unmerge(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
+    """Judge the weight from which a DoRA adapter was taken out, given the norms of the merge."""
+    arguments = arguments_of(case, ("weight", "lora_a", "lora_b", "magnitude"))
+    norms, fan = case.array("norms").items, arguments["fan_in_fan_out"]
+
+    def value(changed: Arguments) -> Array:
+        factor = unmerge_factor(norms, changed["magnitude"], len(norms), None)
+        stored = changed["weight"].astype(np.float64)
+        with np.errstate(all="ignore"):
+            scaled: Array = factor * stored if fan else factor[:, np.newaxis] * stored
+            total: Array = scaled + merged_value({**changed, "weight": np.zeros_like(stored)}, -1.0)
+        return total
+
+    def bound() -> Interval:
+        state = MergedDora(arguments["weight"], norms)
+        rest = {n: v for n, v in arguments.items() if n != "weight"}
+        return dora_unmerge_bound(state, **rest, roundings=claim.roundings)
+
+    return [sum_stage(case, outputs, "weight", arguments, value, bound)]
+
+
+def merge_intermediates(case: Case) -> dict[str, Array]:
+    """Return what `explain` prints: the weight, its change, their sum."""
+    if "base_bias" in case.inputs:
+        return {name: case.array(name).real() for name in ("base_bias", "lora_bias")}
+    arguments = arguments_of(case)
+    nothing = {**arguments, "weight": np.zeros_like(arguments["weight"])}
+    return {"W": arguments["weight"], "s B A": merged_value(nothing), "W + s B A": merged_value(arguments)}
+
+
+def dora_intermediates(case: Case) -> dict[str, Array]:
+    """Return what `explain` prints: the rows of V, their norms, the magnitudes."""
+    arguments = arguments_of(case, ("weight", "lora_a", "lora_b", "magnitude"))
+    rows = _rows(arguments)
+    return {"W + s B A": rows, "norm": row_norms(rows), "magnitude": arguments["magnitude"]}

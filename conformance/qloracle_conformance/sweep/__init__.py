@@ -1,0 +1,1 @@
+"""`qloracle sweep`: a conversion of the reference against another one, over all 2^32 float32 inputs."""

@@ -1,0 +1,126 @@
+"""Running a sweep on several processes, with a progress bar and a state file."""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+import qloracle
+from qloracle_conformance.files import write_atomically
+from qloracle_conformance.plan import UsageError
+from qloracle_conformance.sweep.report import joined, print_report
+from qloracle_conformance.sweep.sides import Policies, other_side, policies
+from qloracle_conformance.sweep.state import load, reference_digest, save
+from qloracle_conformance.sweep.work import UNIT, UnitResult, sweep_unit
+
+_BETWEEN_SAVES = 5.0  # seconds
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line asks for."""
+
+    to: str
+    against: str
+    rounding: str
+    overflow: str | None
+    nan: str | None
+    words: str | None
+    processes: int | None
+    resume: bool | None
+    state: Path | None
+    report: Path | None
+
+
+def sweep(settings: Settings, console: Console, progress_console: Console) -> int:
+    """Run a sweep, print what it found, and return the exit code: 0 without a mismatch, else 1."""
+    chosen = policies(settings.to, settings.against, settings.rounding, settings.overflow, settings.nan)
+    other = other_side(settings.against, chosen)
+    first, last = _range(settings.words)
+    version = {"specification": qloracle.SPECIFICATION_VERSION, "against": settings.against, "version": other.version}
+    identity = {**asdict(chosen), **version, "first": first, "last": last, "source": reference_digest()}
+    path = settings.state or Path(f"sweep-{chosen.to}-{settings.against.replace(':', '.')}.state.json")
+    done = load(path, identity, resume=settings.resume)
+    started = time.perf_counter()
+    _sweep(settings, chosen, (first, last), done, path, identity, progress_console)
+    report = {
+        "kind": "qloracle sweep 1",
+        **asdict(chosen),
+        **version,
+        **joined([done[start] for start in sorted(done)], chosen.to),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    if settings.report:
+        write_atomically(settings.report, json.dumps(report, indent=2) + "\n")
+    path.unlink(missing_ok=True)
+    print_report(console, report)
+    return 1 if report["mismatches"] else 0
+
+
+def _range(words: str | None) -> tuple[int, int]:
+    if words is None:
+        return 0, 2**32 - 1
+    low, _, high = words.partition(":")
+    try:
+        first, last = int(low, 0), int(high, 0)
+    except ValueError:
+        raise UsageError(f"--words must be FIRST:LAST, two float32 words, got {words!r}") from None
+    if not 0 <= first <= last < 2**32:
+        raise UsageError(f"--words must be FIRST:LAST from 0 to 0xffffffff, got {words!r}")
+    return first, last
+
+
+def _sweep(
+    settings: Settings, chosen: Policies, ends: tuple[int, int], done: dict[int, UnitResult], path: Path,
+    identity: dict[str, Any], console: Console,
+) -> None:  # fmt: skip
+    """Fill `done` with the units that are missing, saving it now and then and at the end, however that comes."""
+    first, last = ends
+    missing = [start for start in range(first, last + 1, UNIT) if start not in done]
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
+               TextColumn("{task.fields[speed]}"), TimeRemainingColumn())  # fmt: skip
+    began = saved = time.perf_counter()
+    compared = 0
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("0 mismatches", total=last - first + 1, speed="")
+        progress.advance(task, sum(unit.last - unit.first + 1 for unit in done.values()))
+        try:
+            for unit in _units(settings, chosen, missing, last):
+                done[unit.first] = unit
+                compared += unit.last - unit.first + 1
+                now = time.perf_counter()
+                wrong = sum(each.mismatches for each in done.values())
+                speed = f"{compared / (now - began) / 1e6:.0f} M/s"
+                progress.update(
+                    task, advance=unit.last - unit.first + 1, description=f"{wrong:,} mismatches", speed=speed
+                )
+                if now - saved > _BETWEEN_SAVES:
+                    save(path, identity, done)
+                    saved = now
+        finally:
+            if missing:
+                save(path, identity, done)
+
+
+def _units(settings: Settings, chosen: Policies, missing: list[int], last: int) -> Iterator[UnitResult]:
+    processes = settings.processes or os.cpu_count() or 1
+    jobs = [(settings.against, chosen, start, min(start + UNIT - 1, last)) for start in missing]
+    if processes == 1 or len(jobs) < 2:
+        yield from (sweep_unit(*job) for job in jobs)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
+    pool = ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context)
+    futures: list[Future[UnitResult]] = [pool.submit(sweep_unit, *job) for job in jobs]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

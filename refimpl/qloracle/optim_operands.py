@@ -1,0 +1,59 @@
+"""What an optimizer step is given and gives back: operands that belong together, and the rounding of its results.
+
+Clause: ``[adamw.stochastic]``.
+"""
+
+import numpy as np
+
+from qloracle.errors import reject_type, reject_value, require_dtype
+from qloracle.formats import TENSOR_FORMATS, Array, format_of, from_bits
+from qloracle.operands import real_operand
+from qloracle.rounding import encode
+
+
+def round_parameter(real: Array, fmt: str, random_bits: Array | None) -> Array:
+    """Return RN_fmt of real parameters, or with random bits their stochastic rounding.
+
+    Notes
+    -----
+    Clause ``[adamw.stochastic]``: the magnitude goes up to the next number of `fmt` if and only if R < frac·2^32, where
+    frac is the part of the way to it; what `fmt` holds exactly never moves. The expected value is the real p', so small
+    updates are not lost as they are with rounding to nearest. Rounding points: one, to `fmt`.
+    """
+    if random_bits is None:
+        return from_bits(encode(real, fmt), fmt)
+    if fmt == "float32":
+        reject_value("random_bits", "None for float32 parameters", "bits")
+    require_dtype("random_bits", random_bits, "uint32")
+    if random_bits.shape != real.shape:
+        reject_value("random_bits", f"of the shape of p {real.shape}", random_bits.shape)
+    return from_bits(encode(real, fmt, rounding="stochastic", random_bits=random_bits), fmt)
+
+
+def require_same_format(p: Array, gradient: Array, fmt: str | None) -> str:
+    """Return the common format of parameter and gradient, or raise unless both have the same format and shape."""
+    named, other = format_of(p, fmt, "p"), format_of(gradient, fmt, "gradient")
+    if named.name not in TENSOR_FORMATS:
+        reject_type("p", "float32, float16 or bfloat16", named.name)
+    if named is not other:
+        reject_type("gradient", f"of the format of p, {named.name}", other.name)
+    if gradient.shape != p.shape:
+        reject_value("gradient", f"of the shape of p {p.shape}", gradient.shape)
+    return named.name
+
+
+def require_moments(m: Array, v: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Return both moments as float64, or raise unless they are float32 of one shape and v has no negative element."""
+    for argument, moment in (("m", m), ("v", v)):
+        require_dtype(argument, moment, "float32")
+        if moment.shape != shape:
+            reject_value(argument, f"of shape {shape}", moment.shape)
+    if np.any(v < 0):
+        reject_value("v", "a mean of squares, nowhere below 0", float(np.min(v)))
+    return real_operand(m, "m"), real_operand(v, "v")
+
+
+def to_single(values: Array) -> Array:
+    """Return fl32 of real numbers; beyond the range that is infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(values).astype(np.float32)

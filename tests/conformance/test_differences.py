@@ -1,0 +1,99 @@
+"""The committed differences from other libraries: explained, rendered as they are, and still what is measured."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qloracle_conformance.adapters.libraries import LIBRARIES, LibraryError, library
+from qloracle_conformance.differences.causes import CAUSES, UNEXPLAINED, Mismatches, cause_of
+from qloracle_conformance.differences.collect import ALL, conversions, quick_record
+from qloracle_conformance.differences.measure import Conversion, compared
+from qloracle_conformance.differences.page import render
+from qloracle_conformance.differences.special import SPECIAL
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DATA: dict[str, Any] = json.loads((ROOT / "reports" / "differences.json").read_text(encoding="utf-8"))
+RECORDS = {record["id"]: record for record in DATA["conversions"]}
+FAST = ("ml_dtypes", "numpy", "torch")
+
+
+def test_the_page_is_what_the_data_render_to() -> None:
+    assert (ROOT / "docs" / "differences.md").read_text(encoding="utf-8") == render(DATA), "run make differences"
+
+
+def test_every_difference_has_a_cause_with_an_argument_and_a_source() -> None:
+    causes = {group["cause"] for record in (*DATA["conversions"], *DATA["sweeps"]) for group in record["groups"]}
+    assert UNEXPLAINED not in causes
+    assert causes <= set(CAUSES)
+    assert all(CAUSES[name].argument and CAUSES[name].source for name in causes)
+
+
+@pytest.mark.parametrize("fmt", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_ml_dtypes_was_found_to_agree_on_all_float32_inputs(fmt: str) -> None:
+    record = next(r for r in DATA["sweeps"] if r["id"] == f"ml_dtypes.float32.{fmt}.ties_to_even.ieee")
+    assert (record["domain"], record["inputs"], record["mismatches"]) == (ALL, 2**32, 0)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_every_conversion_of_a_library_is_recorded(name: str) -> None:
+    recorded_version(name)
+    assert {c.id for c in conversions(name)} == {i for i in RECORDS if i.startswith(f"{name}.")}
+
+
+def recorded_version(name: str) -> None:
+    """Report as not run unless the library is installed in the recorded version."""
+    try:
+        installed = library(name).version
+    except LibraryError:
+        pytest.skip(f"NOT RUN: the recorded differences of {name} need {name}, which is not installed here")
+    if installed != DATA["versions"][name]:
+        pytest.skip(f"NOT RUN: recorded are the differences of {name} {DATA['versions'][name]}, not of {installed}")
+
+
+def quick_ones() -> list[Conversion]:
+    """The conversions whose measurement takes a moment: from float64 and integers, and some from float32."""
+    wide = [c for name in FAST for c in conversions(name) if c.source != "float32" and "float16" not in c.to]
+    narrow = [c for name in FAST for c in conversions(name) if c.source == "float32" and "e8m0" in c.to]
+    return [*wide, *narrow]
+
+
+@pytest.mark.parametrize("conversion", quick_ones(), ids=lambda conversion: conversion.id)
+def test_a_conversion_still_differs_as_recorded(conversion: Conversion) -> None:
+    recorded_version(conversion.library)
+    assert quick_record(conversion) == RECORDS[conversion.id], "run make differences"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_all_conversions_still_differ_as_recorded(name: str) -> None:
+    recorded_version(name)
+    for conversion in conversions(name):
+        assert quick_record(conversion) == RECORDS[conversion.id], f"{conversion.id}: run make differences"
+
+
+@pytest.mark.parametrize("topic", SPECIAL)
+def test_decoding_nan_bits_and_defaults_are_still_as_recorded(topic: str) -> None:
+    for name in FAST:
+        recorded_version(name)
+        found = library(name)
+        records = [SPECIAL[topic](found, fmt) for fmt in found.formats]
+        expected = [record for record in DATA[topic] if record["library"] == name]
+        assert [record for record in records if record is not None] == expected, "run make differences"
+
+
+def test_a_planted_difference_is_counted_under_its_cause() -> None:
+    values = np.array([1.0, 1 + 2**-8, 1 + 2**-8 + 2**-40, np.nan])
+    wanted = np.array([0x3F80, 0x3F80, 0x3F81, 0x7FC0], np.uint16)
+    got = np.array([0x3F81, 0x3F81, 0x3F80, 0x3F80], np.uint16)
+    found = cause_of(Mismatches(values, wanted, got, "bfloat16", "ties_to_even", "ieee"))
+    assert [list(CAUSES)[i] for i in found] == [UNEXPLAINED, "tie", "rounded-twice", UNEXPLAINED]
+
+
+def test_a_library_that_agrees_has_an_empty_tally() -> None:
+    recorded_version("numpy")
+    numbers = np.arange(0x3F800000, 0x3F810000, dtype=np.uint32).view(np.float32)
+    tally = compared(library("numpy"), Conversion("numpy", "float32", "float16"), [numbers])
+    assert (tally.inputs, tally.causes) == (0x10000, {})
