@@ -79,15 +79,21 @@ def check(
     report: Annotated[Path | None, typer.Option(help="Write the report (JSON lines) to this file.")] = None,
     witnesses: Annotated[Path, typer.Option(help="Folder for the files of failing cases.")] = Path("witnesses"),
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call of the backend may take.")] = 60.0,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes that judge; the report is the same.")] = 1,
+    shard: Annotated[str | None, typer.Option(help="i/n: this machine's part of a run; see `qloracle merge`.")] = None,
+    max_time: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds after which no further property is begun (exit code 2).")
+    ] = None,
 ) -> None:
     """Judge a backend and print a table: operation x stage, claimed and attained level, cases, what fails and where."""
 
     def action() -> int:
-        from qloracle_conformance.check import Settings
         from qloracle_conformance.check import check as run
+        from qloracle_conformance.settings import Settings
 
         chosen = int.from_bytes(os.urandom(4), "little") if explore and seed is None else seed or 0
-        settings = Settings(backend, device, only, stage, profile, explore, chosen, weights, report, witnesses, timeout)
+        settings = Settings(backend, device, only, stage, profile, explore, chosen, weights, report, witnesses, timeout,
+                            jobs, shard, max_time)  # fmt: skip
         return run(settings, _console(), Console(stderr=True))
 
     _guarded(action)
