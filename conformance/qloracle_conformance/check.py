@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits
 
+from qloracle_conformance.deviations import Replayed, read_deviations, replay_deviations, with_known
 from qloracle_conformance.engine import OUT_OF_TIME, Session, deadline, run_session
 from qloracle_conformance.merging import in_order
 from qloracle_conformance.parallel import run_parallel
@@ -53,9 +54,11 @@ def _check(settings: Settings, out: Console, progress_to: Console, started: floa
             shard = parse_shard(settings.shard)
             matrices = matrices if shard.index == 1 else []  # a property of real weights covers all matrices
             plan = replace(plan, tasks=shard.of(plan.tasks), absent=plan.absent if shard.index == 1 else ())
+        listed = read_deviations(settings.deviations, worker.info.name) if settings.deviations else []
+        known = replay_deviations(listed, worker, plan.properties)
         report = Report(settings.report)
         try:
-            return _run(settings, worker, plan, matrices, report, out, progress_to, started)
+            return _run(settings, worker, plan, matrices, known, report, out, progress_to, started)
         finally:
             report.close()
     finally:
@@ -68,6 +71,7 @@ class _Log:
 
     report: Report
     advance: Callable[[str], None]
+    known: Mapping[str, Replayed] = field(default_factory=dict)
     lines: list[dict[str, Any]] = field(default_factory=list)
     unordered: list[Mapping[str, Any]] = field(default_factory=list)  # from several processes, in any order
     measured: list[MatrixResult] = field(default_factory=list)
@@ -75,8 +79,8 @@ class _Log:
     def record(self, found: Iterable[Mapping[str, Any]]) -> None:
         """Keep and write verdicts."""
         for line in found:
-            self.lines.append(dict(line))
-            self.report.line("property", line)
+            self.lines.append(with_known(line, self.known))
+            self.report.line("property", self.lines[-1])
 
     def on_task(self, name: str, found: Sequence[Mapping[str, Any]]) -> None:
         """Record the verdicts of a task."""
@@ -96,14 +100,14 @@ class _Log:
 
 
 def _run(
-    settings: Settings, worker: WorkerProcess, plan: Plan, matrices: list[Any], report: Report, out: Console,
-    progress_to: Console, started: float,
+    settings: Settings, worker: WorkerProcess, plan: Plan, matrices: list[Any], known: Mapping[str, Replayed],
+    report: Report, out: Console, progress_to: Console, started: float,
 ) -> int:  # fmt: skip
     report.line("header", header(worker.info, settings.backend, settings.device, _recorded(settings)))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=progress_to, transient=True) as progress:
         bar = progress.add_task("starting", total=len(plan.tasks) + len(matrices))
-        log = _Log(report, lambda name: progress.update(bar, advance=1, description=name))
+        log = _Log(report, lambda name: progress.update(bar, advance=1, description=name), known)
         _judge(settings, worker, plan, matrices, log, started)
     late = sum(line["message"] == OUT_OF_TIME for line in log.lines)
     code = 2 if late else exit_code(log.lines) if log.lines else 1

@@ -80,6 +80,7 @@ def check(
     witnesses: Annotated[Path, typer.Option(help="Folder for the files of failing cases.")] = Path("witnesses"),
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call of the backend may take.")] = 60.0,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes that judge; the report is the same.")] = 1,
+    deviations: Annotated[Path | None, typer.Option(help="TOML file of known deviations.")] = None,
     shard: Annotated[str | None, typer.Option(help="i/n: this machine's part of a run; see `qloracle merge`.")] = None,
     max_time: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds after which no further property is begun (exit code 2).")
@@ -93,7 +94,7 @@ def check(
 
         chosen = int.from_bytes(os.urandom(4), "little") if explore and seed is None else seed or 0
         settings = Settings(backend, device, only, stage, profile, explore, chosen, weights, report, witnesses, timeout,
-                            jobs, shard, max_time)  # fmt: skip
+                            jobs, shard, max_time, deviations)  # fmt: skip
         return run(settings, _console(), Console(stderr=True))
 
     _guarded(action)

@@ -22,3 +22,4 @@ class Settings:
     jobs: int = 1  # processes that judge
     shard: str | None = None  # "i/n": only every n-th task, from the i-th on
     max_time: float | None = None  # seconds after which no further task is begun
+    deviations: Path | None = None  # TOML file of known deviations
