@@ -1,4 +1,4 @@
-"""The command line: `qloracle check`, `replay`, `explain`, `spec`, `backends`, `mutants`, `generate`.
+"""The command line: every command is a thin layer on a module that does the work.
 
 Exit codes: 0 every claim holds; 1 a claim does not hold; 2 wrong usage, an unusable file or backend, or the suite
 itself failed; 130 stopped by Ctrl-C.
@@ -16,6 +16,7 @@ from qloracle_conformance.commands.footprint import footprint
 from qloracle_conformance.commands.guard import console as _console
 from qloracle_conformance.commands.guard import guarded as _guarded
 from qloracle_conformance.commands.guard import settings as _settings
+from qloracle_conformance.commands.reports import compare, export, merge, new_adapter
 from qloracle_conformance.commands.sweep import sweep
 
 app = typer.Typer(
@@ -50,15 +51,22 @@ def check(
     report: Annotated[Path | None, typer.Option(help="Write the report (JSON lines) to this file.")] = None,
     witnesses: Annotated[Path, typer.Option(help="Folder for the files of failing cases.")] = Path("witnesses"),
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call of the backend may take.")] = 60.0,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes that judge; the report is the same.")] = 1,
+    deviations: Annotated[Path | None, typer.Option(help="TOML file of known deviations.")] = None,
+    shard: Annotated[str | None, typer.Option(help="i/n: this machine's part of a run; see `qloracle merge`.")] = None,
+    max_time: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds after which no further property is begun (exit code 2).")
+    ] = None,
 ) -> None:
     """Judge a backend and print a table: operation x stage, claimed and attained level, cases, what fails and where."""
 
     def action() -> int:
-        from qloracle_conformance.check import Settings
         from qloracle_conformance.check import check as run
+        from qloracle_conformance.settings import Settings
 
         chosen = int.from_bytes(os.urandom(4), "little") if explore and seed is None else seed or 0
-        settings = Settings(backend, device, only, stage, profile, explore, chosen, weights, report, witnesses, timeout)
+        settings = Settings(backend, device, only, stage, profile, explore, chosen, weights, report, witnesses, timeout,
+                            jobs, shard, max_time, deviations)  # fmt: skip
         return run(settings, _console(), Console(stderr=True))
 
     _guarded(action)
@@ -128,6 +136,10 @@ def generate(
     _guarded(action)
 
 
+app.command()(merge)
+app.command()(compare)
+app.command()(export)
+app.command("new-adapter")(new_adapter)
 app.command()(explain)
 app.command()(spec)
 app.command()(footprint)

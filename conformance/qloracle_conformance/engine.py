@@ -1,10 +1,13 @@
 """The engine: pytest runs the tasks, one item each; this module is the thin layer between it and the suite."""
 
+import math
 import os
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +17,28 @@ from qloracle_conformance.generators.case import Case
 from qloracle_conformance.operations.operation import INPUTS, REPEAT
 from qloracle_conformance.plan import Plan
 from qloracle_conformance.reduction import reduced
-from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import BROKEN, PropertyResult, Tally, Task, TaskState, fresh_state, judge_case, run_task
+from qloracle_conformance.run import (
+    BROKEN,
+    PropertyResult,
+    Tally,
+    Task,
+    TaskState,
+    fresh_state,
+    judge_case,
+    run_task,
+    verdicts,
+)
+from qloracle_conformance.verdict_line import property_line
 from qloracle_conformance.witness import write_witness
 
-FOUNDATION_CASES = 12  # a family, of an operation that others rest on
+OUT_OF_TIME = "not reached within --max-time"
+
+
+def deadline(max_time: float | None, started: float) -> float:
+    """Return the `time.monotonic` at which `max_time` seconds are over since `started`, a `time.perf_counter`."""
+    if max_time is None:
+        return math.inf
+    return time.monotonic() + max_time - (time.perf_counter() - started)
 
 
 @dataclass
@@ -30,7 +50,8 @@ class Session:
     device: str
     plan: Plan
     witness_folder: Path | None  # None writes no witnesses
-    on_result: Callable[[Task, list[PropertyResult]], None]
+    on_task: Callable[[str, Sequence[Mapping[str, Any]]], None]  # with the lines of a report
+    deadline: float = math.inf  # of time.monotonic, after which no task is begun
     results: list[PropertyResult] = field(default_factory=list)
     interrupted: bool = False
     shared_witnesses: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -38,11 +59,15 @@ class Session:
 
     def execute(self, task: Task) -> list[PropertyResult]:
         """Run one task, write witnesses, and record the verdicts that were asked for."""
-        found = run_task(self.executor, task, _search() if task.examples else None)
-        self._note(task.operation.name, found)
+        if time.monotonic() > self.deadline:
+            found = [
+                replace(r, status="not-judged", message=OUT_OF_TIME) for r in verdicts(task, fresh_state(task), 0.0)
+            ]
+        else:
+            found = run_task(self.executor, task, _search() if task.examples else None)
         kept = [self.finished(task, result) for result in found if result.id in self.plan.properties]
         self.results += kept
-        self.on_result(task, kept)
+        self.on_task(f"{task.operation.name}.{task.family}", [property_line(result) for result in kept])
         return kept
 
     def finished(self, task: Task, result: PropertyResult) -> PropertyResult:
@@ -74,21 +99,16 @@ class Session:
         return replace(result, witness=path)
 
     def _holds(self, operation: str) -> bool:
-        """Return whether the values of an operation that others rest on are right; run it if it was not selected."""
-        if operation not in self.foundations:
-            claim = next((c for c in self.executor.info.claims if c.operation == operation), None)
-            if claim is None or OPERATIONS[operation].function not in self.executor.info.functions:
-                return True  # it was never claimed: the reference's weight is all there is
-            record = OPERATIONS[operation]
-            tasks = [Task(record, family, claim, FOUNDATION_CASES, 0, 0) for family in record.families]
-            for task in tasks:
-                self._note(operation, run_task(self.executor, task))
-        return self.foundations[operation]
+        """Return whether the values of an operation that others rest on are right.
 
-    def _note(self, operation: str, found: list[PropertyResult]) -> None:
-        """Remember whether the results of an operation hold, its conduct aside."""
-        broken = any(r.status in BROKEN for r in found if r.stage not in (INPUTS, REPEAT))
-        self.foundations[operation] = self.foundations.get(operation, True) and not broken
+        It is run here, whatever else is run or was selected: so a part of a run blocks what the whole run blocks. What
+        was never claimed holds: the reference's weight is all there is.
+        """
+        if operation not in self.foundations:
+            found = [r for task in self.plan.foundations[operation] for r in run_task(self.executor, task)]
+            broken = any(r.status in BROKEN for r in found if r.stage not in (INPUTS, REPEAT))
+            self.foundations[operation] = not broken
+        return self.foundations[operation]
 
     def _reduced(self, task: Task, result: PropertyResult, case: Case) -> Tally:
         """Return the tally of the smallest case that fails at the same stage."""
@@ -135,6 +155,17 @@ class TaskItem(pytest.Item):
         return "qloracle", 0, self.name
 
 
+def collect_tasks(collection: pytest.Session, tasks: Sequence[Task], session: Session) -> bool:
+    """Make one item of each task."""
+    for task in tasks:
+        item = TaskItem.from_parent(collection, name=f"{task.operation.name}.{task.family}")
+        item.task, item.session_of_suite = task, session
+        collection.items.append(item)
+    collection.testscollected = len(collection.items)
+    collection.config.hook.pytest_collection_finish(session=collection)
+    return True
+
+
 class SuitePlugin:
     """Collects the tasks of a session instead of files, and records how the run ended."""
 
@@ -145,12 +176,7 @@ class SuitePlugin:
 
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Make one item of each task."""
-        for task in self.session.plan.tasks:
-            item = TaskItem.from_parent(session, name=f"{task.operation.name}.{task.family}")
-            item.task, item.session_of_suite = task, self.session
-            session.items.append(item)
-        session.testscollected = len(session.items)
-        return True
+        return collect_tasks(session, self.session.plan.tasks, self.session)
 
     def pytest_exception_interact(self, call: pytest.CallInfo[None]) -> None:
         """Keep what was no verdict: a fault of the suite itself."""
@@ -166,6 +192,16 @@ class SuiteError(Exception):
     """The suite itself failed; no verdict can be trusted."""
 
 
+ISOLATED = ("-c", os.devnull, "-p", "no:cacheprovider", "-p", "no:terminal", "--capture=no")
+
+
+def isolate() -> None:
+    """Let nothing of the user's environment take part in a run."""
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    for variable in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+        os.environ.pop(variable, None)
+
+
 def run_session(session: Session) -> None:
     """Run all tasks of a session.
 
@@ -179,22 +215,9 @@ def run_session(session: Session) -> None:
     if not session.plan.tasks:
         return
     plugin = SuitePlugin(session)
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # nothing of the user's environment takes part
-    for variable in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
-        os.environ.pop(variable, None)
+    isolate()
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [
-            "-c",
-            os.devnull,
-            "--rootdir",
-            folder,
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:terminal",
-            "--capture=no",
-        ]
-        code = pytest.main([*arguments, folder], plugins=[plugin])
+        code = pytest.main([*ISOLATED, "--rootdir", folder, folder], plugins=[plugin])
     if plugin.errors:
         error = plugin.errors[0]
         if isinstance(error, FileError):

@@ -1,7 +1,7 @@
 """Which tasks a run consists of: what a backend claims, what the user selected, and how large the run is."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from qloracle.errors import QloracleError
 from qloracle_conformance.backend import BackendInfo, Claim
@@ -42,6 +42,7 @@ class Plan:
     properties: frozenset[str]  # ids that are reported
     unclaimed: Sequence[str]  # operations that the selection names and the backend does not claim
     absent: Sequence[str]  # operations that are claimed but not there
+    foundations: Mapping[str, Sequence[Task]] = field(default_factory=dict)  # tasks of operations that others rest on
 
 
 def make_plan(
@@ -68,15 +69,27 @@ def make_plan(
             raise UsageError(f"backend {info.name!r} claims {claim.operation!r} twice")
         claims[claim.operation] = with_default_options(claim, OPERATIONS[claim.operation])
     size, named = PROFILES[profile], list(dict.fromkeys(p.operation for p in chosen.values()))
-    tasks = []
-    for name in (n for n in named if n in claims and OPERATIONS[n].function in info.functions):
-        for family in OPERATIONS[name].families:
-            if any(p.operation == name and p.family == family for p in chosen.values()):
-                cases = size.sweep if family == "sweep" else size.cases
-                examples = max(size.examples, 50) * 4 if explore else 0 if family in LISTED else size.examples
-                tasks.append(Task(OPERATIONS[name], family, claims[name], cases, examples, seed))
+
+    def tasks_of(name: str, families: Iterable[str]) -> list[Task]:
+        if name not in claims or OPERATIONS[name].function not in info.functions:
+            return []
+        return [
+            Task(OPERATIONS[name], family, claims[name], size.sweep if family == "sweep" else size.cases,
+                 _examples(size, family, explore), seed) for family in families
+        ]  # fmt: skip
+
+    wanted = {(p.operation, p.family) for p in chosen.values()}
+    tasks = [t for n in named for t in tasks_of(n, (f for f in OPERATIONS[n].families if (n, f) in wanted))]
+    given = dict.fromkeys(OPERATIONS[n].given for n in named if OPERATIONS[n].given)
+    foundations = {n: [replace(t, examples=0) for t in tasks_of(n, OPERATIONS[n].families)] for n in given}
     absent = [n for n in named if n in claims and OPERATIONS[n].function not in info.functions]
-    return Plan(tasks, frozenset(chosen), [n for n in named if n not in claims], absent)
+    return Plan(tasks, frozenset(chosen), [n for n in named if n not in claims], absent, foundations)
+
+
+def _examples(size: Profile, family: str, explore: bool) -> int:
+    if explore:
+        return max(size.examples, 50) * 4
+    return 0 if family in LISTED else size.examples
 
 
 def _check_claim(claim: Claim, backend: str) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from qloracle_conformance.execution import Executor
 from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import Tally, Task, TaskState, judge_case, verdicts
-from qloracle_conformance.witness import read_witness
+from qloracle_conformance.run import PropertyResult, Tally, Task, TaskState, judge_case, verdicts
+from qloracle_conformance.witness import Witness, read_witness
 from qloracle_conformance.worker import WorkerProcess
 
 
@@ -20,14 +21,9 @@ def replay(path: Path, backend: str | None, device: str | None, timeout: float, 
         If the file is no witness, or the backend cannot be had.
     """
     witness = read_witness(path)
-    operation = OPERATIONS[witness.operation]
     worker = WorkerProcess(backend or witness.backend, device or witness.device, timeout)
     try:
-        task = Task(operation, witness.family, witness.claim, 1, 0, 0)
-        stages = dict.fromkeys((*operation.stages_of(witness.family), *operation.stages_of("memory")))
-        state = TaskState({stage: Tally() for stage in stages})
-        judge_case(worker, task, witness.case, state)
-        result = next(r for r in verdicts(task, state, 0.0) if r.stage == witness.stage)
+        result = replayed(witness, worker)
     finally:
         worker.close()
     told = f"{witness.property} on {worker.info.name} {worker.info.version}: {result.status}"
@@ -39,3 +35,13 @@ def replay(path: Path, backend: str | None, device: str | None, timeout: float, 
     if result.message:
         console.print(f"  because  {escape(result.message)}", soft_wrap=True, highlight=False)
     return 0 if result.status == "pass" else 1
+
+
+def replayed(witness: Witness, executor: Executor) -> PropertyResult:
+    """Run the case of a witness and return the verdict on its property."""
+    operation = OPERATIONS[witness.operation]
+    task = Task(operation, witness.family, witness.claim, 1, 0, 0)
+    stages = dict.fromkeys((*operation.stages_of(witness.family), *operation.stages_of("memory")))
+    state = TaskState({stage: Tally() for stage in stages})
+    judge_case(executor, task, witness.case, state)
+    return next(r for r in verdicts(task, state, 0.0) if r.stage == witness.stage)

@@ -13,7 +13,6 @@ import numpy as np
 from qloracle import SPECIFICATION_VERSION
 from qloracle_conformance.backend import BackendInfo
 from qloracle_conformance.files import FileError, read_text
-from qloracle_conformance.run import PropertyResult
 from qloracle_conformance.weights import MatrixResult
 from qloracle_conformance.worker import THREADS
 
@@ -79,34 +78,6 @@ def header(info: BackendInfo, name: str, device: str, settings: Mapping[str, Any
         ],
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }  # fmt: skip
-
-
-def property_line(result: PropertyResult) -> dict[str, Any]:
-    """Return one verdict; only the key "seconds" differs from run to run."""
-    tally = result.tally
-    return {
-        "id": result.id,
-        "operation": result.operation,
-        "stage": result.stage,
-        "family": result.family,
-        "clause": result.clause,
-        "claimed": result.claimed,
-        "attained": tally.attained,
-        "basis": result.basis,
-        "status": result.status,
-        "cases": tally.cases,
-        "elements": tally.elements,
-        "not_judged": tally.unjudged,
-        "blocked": tally.blocked,
-        "failing": tally.failing,
-        "boundary_hits": tally.boundary_hits,
-        "bound_used": round(tally.used, 6),
-        "window": round(tally.window, 3),
-        "message": result.message,
-        "finding": tally.finding.as_json() if tally.finding else None,
-        "witness": result.witness,
-        "seconds": round(result.seconds, 3),
-    }
 
 
 def matrix_line(result: MatrixResult) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from qloracle_conformance.generators.draw import CounterDraw
 from qloracle_conformance.judge import LEVELS, StageResult, exactly, failed_stage
 from qloracle_conformance.operations.operation import INPUTS, REPEAT, Operation, level_of
 
-Status = Literal["pass", "fail", "differs", "error", "blocked", "not-claimed", "not-judged"]
+Status = Literal["pass", "fail", "differs", "error", "blocked", "known", "fixed", "not-claimed", "not-judged"]
 BROKEN: tuple[Status, ...] = ("fail", "differs", "error")
 OPTIONAL = ("bias", "dropout", "lora_bias", "fan_in_fan_out")  # stages that are a feature of the same name
 

@@ -161,12 +161,14 @@ def _random_bits(random_bits: Array | None, rounding: str, shape: tuple[int, ...
 def _rounded(exact: Exact, rule: Rounding, target: Format, overflow: str, nan: str) -> Array:
     """Return the words of exact numbers."""
     at = exact.at
-    magnitude = at.below + rule.up(at) if at.fraction_bits else at.below
+    counted = at.below + rule.up(at) if at.fraction_bits else at.below
+    first_outside = counted.dtype.type(target.finite_magnitude + 1)  # stands for all that follow, and fits the word
+    magnitude = np.minimum(counted, first_outside).astype(target.word)
     magnitude, lost = ended(magnitude, exact, rule, target, overflow)
     lost |= exact.nan
     if not target.signed:
         lost |= at.negative | (exact.magnitude == 0)
-    words = magnitude.astype(target.word) << target.word.type(target.padding)
+    words = magnitude << target.word.type(target.padding)
     if target.signed:
         minus = at.negative if target.negative_zero else at.negative & (words != 0)
         words |= minus.astype(target.word) << target.word.type(target.code_bits - 1 + target.padding)
@@ -194,8 +196,9 @@ def ended(magnitude: Array, exact: Exact, rule: Rounding, target: Format, overfl
     if overflow == "saturate" or not np.any(outside):
         return np.minimum(magnitude, largest), nowhere
     inside = rule.ends_inside(exact.at.negative) & ~exact.infinite
-    limit = np.where(inside | (not target.infinities), largest, largest + magnitude.dtype.type(1))
-    return np.minimum(magnitude, limit), nowhere if target.infinities else outside & ~inside
+    if target.infinities:
+        return np.where(inside, np.minimum(magnitude, largest), magnitude), nowhere
+    return np.minimum(magnitude, largest), outside & ~inside
 
 
 def nan_words(exact: Exact, target: Format, nan: str) -> Array:

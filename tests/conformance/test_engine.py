@@ -1,7 +1,7 @@
 """The engine: tasks are run, failures are reduced and written down, and a fault of the suite itself is no verdict."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from qloracle_conformance.engine import Session, SuiteError, run_session
 from qloracle_conformance.execution import InProcess
 from qloracle_conformance.files import FileError
 from qloracle_conformance.plan import make_plan
-from qloracle_conformance.run import PropertyResult, Task
+from qloracle_conformance.run import PropertyResult
 
 
 def wrong_values(data: HostArray, absmax: HostArray, **options: Any) -> HostArray:
@@ -53,10 +53,10 @@ def test_only_the_selected_stage_is_reported() -> None:
 def test_each_task_is_announced_with_its_results() -> None:
     seen: list[tuple[str, int]] = []
 
-    def on_result(task: Task, results: list[PropertyResult]) -> None:
-        seen.append((f"{task.operation.name}.{task.family}", len(results)))
+    def on_task(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        seen.append((name, len(lines)))
 
-    made = replace(session(None, "packing.pack.*.shapes"), on_result=on_result)
+    made = replace(session(None, "packing.pack.*.shapes"), on_task=on_task)
     executed(made)
     assert seen == [("packing.pack.shapes", 2)]
 

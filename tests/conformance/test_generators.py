@@ -35,6 +35,15 @@ MAIN_INPUT = {
     "lora_backward": "x",
     "qlora_forward": "x",
     "qlora_backward": "x",
+    **{
+        f"{kind}_{way}": "x"
+        for kind in ("qlora_double", "qlora_int8", "qlora_affine", "dora", "qdora")
+        for way in ("forward", "backward")
+    },
+    "quantized_matmul": "x",
+    "double_quantized_matmul": "x",
+    "embedding_lora_forward": "ids",
+    "embedding_lora_backward": "ids",
 }
 # Functions whose main input has a fixed number of axes, and its name: one axis, and two.
 FLAT = {

@@ -14,10 +14,10 @@ from qloracle.packing import pack_4bit
 from qloracle.tables import codebook_named
 from qloracle_conformance.arrays import host
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.generators.case import Case, each_layout, fitted
+from qloracle_conformance.generators.case import Case, each_layout
 from qloracle_conformance.generators.dora_bounded import few, normal, poisoned, tiny
 from qloracle_conformance.generators.draw import Draw
-from qloracle_conformance.generators.layers import KINDS
+from qloracle_conformance.generators.layers import KINDS, along
 from qloracle_conformance.generators.limits import special_values
 from qloracle_conformance.generators.linear import Layer, batch_shapes, integer_layer, layer_case, sizes_for
 from qloracle_conformance.generators.stored_weights import Stored, stored_weight
@@ -52,9 +52,7 @@ def dora_case(draw: Draw, claim: Claim, *, family: str, operation: str) -> Case:
         shape = (*layer.x.shape[:-1], len(layer.weight))
         dy = random.standard_normal(shape) if family in BOUNDED else random.integers(-1, 2, shape).astype(np.float64)
         layer = replace(layer, dy=dy)
-    if layer.x.ndim not in claim.ndims:
-        batch = {n: a for n in ("x", "mask", "dy") if (a := getattr(layer, n)) is not None}
-        layer = replace(layer, **{n: a.reshape(fitted(a.shape, claim)) for n, a in batch.items()})
+    layer = along(layer, claim)
     layout = draw.choice(claim.layouts) if family == "memory" else "contiguous"
     case = layer_case(
         operation, layer, dtype, lattice=family not in BOUNDED, term="" if backward else term, layout=layout,

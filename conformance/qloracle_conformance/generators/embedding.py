@@ -8,7 +8,7 @@ import numpy as np
 from qloracle.formats import Array
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.generators.case import Case, each_layout
+from qloracle_conformance.generators.case import Case, each_layout, fitted
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.linear import narrowest, one_hot
 from qloracle_conformance.generators.values import full_significand, normal, rounded
@@ -31,6 +31,7 @@ def embedding_case(draw: Draw, claim: Claim, *, family: str, operation: str) -> 
     dtype, random, backward = draw.choice(claim.dtypes), draw.random(), operation.endswith("backward")
     count, dimension, rank, shape = _sizes(draw, claim, family)
     term, options = "whole", {"alpha": float(rank) * draw.choice((2.0, 0.5, 4.0)), "rank_stabilized": False}
+    shape = shape if len(shape) in claim.ndims else fitted(shape, claim)
     ids = _indices(random, family, count, shape)
     if family in ("small_lattice", "wide_lattice"):
         term = draw.choice(TERMS if family == "small_lattice" else ("base", "adapter"))

@@ -68,7 +68,7 @@ def layer_family(draw: Draw, claim: Claim, *, family: str, operation: str) -> Ca
     random = draw.random()
     if backward and layer.dy is None:
         layer = with_gradient(layer, random, "" if lattice else dtype)
-    layer = _along(layer, claim)
+    layer = along(layer, claim)
     memory = family == "memory"
     layout = draw.choice(claim.layouts) if memory else "contiguous"
     make = partial(layer_case, operation, dtype=dtype, lattice=lattice, layout=layout, repeat=memory)
@@ -92,7 +92,7 @@ def _in_each_layout(draw: Draw, claim: Claim, make: Callable[..., Case], layer: 
     return replace(case, layouts=each_layout(draw, claim, case.inputs))
 
 
-def _along(layer: Layer, claim: Claim) -> Layer:
+def along(layer: Layer, claim: Claim) -> Layer:
     """Return a layer whose batch has a number of axes that the claim admits; its first row alone if that is one."""
     if layer.x.ndim in claim.ndims:
         return layer

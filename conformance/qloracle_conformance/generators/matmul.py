@@ -10,7 +10,7 @@ from qloracle.formats import Array, format_named
 from qloracle.tables import codebook_named
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.generators.case import Case, each_layout
+from qloracle_conformance.generators.case import Case, each_layout, reshaped
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.limits import special_values
 from qloracle_conformance.generators.linear import WIDE_LENGTHS, batch_shapes, one_hot
@@ -39,7 +39,7 @@ def matmul_case(draw: Draw, claim: Claim, *, family: str, operation: str, codebo
         stored = _ramped(stored, codebook)
     if family == "poison":
         stored = _poisoned(random, stored)
-    x = _activations(draw, random, (*rows, inner), dtype, family)
+    x = _along(_activations(draw, random, (*rows, inner), dtype, family), claim)
     bias = None
     if "bias" in claim.features and family not in ("identity", "wide_lattice", "subnormals"):
         limits = special_values(random, format_named(dtype), outer)
@@ -66,6 +66,15 @@ def _sizes(draw: Draw, claim: Claim, family: str) -> tuple[int, int, tuple[int, 
         "limits": (draw.choice((8, 33)), 7, (3,)),
     }
     return sizes.get(family, (inner, outer, (rows,)))
+
+
+def _along(x: HostArray, claim: Claim) -> HostArray:
+    """Return activations along a number of axes that the claim admits; the first row alone if that is one."""
+    if x.items.ndim in claim.ndims:
+        return x
+    if max(claim.ndims) == 1:
+        return HostArray(x.items.reshape(-1, x.shape[-1])[0], x.dtype)
+    return reshaped(x, claim)
 
 
 def _activations(draw: Draw, random: np.random.Generator, shape: tuple[int, ...], dtype: str, family: str) -> HostArray:
