@@ -34,6 +34,7 @@ SUITE = {
     "qloracle_conformance",
     "hypothesis",
     "numpy",
+    "packaging",
     "pytest",
     "rich",
     "safetensors",

@@ -36,6 +36,8 @@ def candidates(case: Case, element: int) -> Iterator[Case]:
         return
     if {"x", "lora_a"} <= case.inputs.keys():
         yield from _rows_of_layer(case, element)
+    elif "ids" in case.inputs:
+        yield from _lookup(case, element)
     elif "lora_a" in case.inputs:
         yield from merge_candidates(case, element)
     elif (own := own_candidates(case)) is not None:
@@ -118,13 +120,21 @@ def _rows_of_layer(case: Case, element: int) -> Iterator[Case]:
     """Yield one row of the batch against one row of the weight, forward only and where the weight is plain."""
     if "weight" not in case.inputs or "dy" in case.inputs:
         return
-    x, weight = case.array("x").items, case.array("weight").items
-    row, column = divmod(element, weight.shape[0])
-    rows = x.reshape(-1, x.shape[-1])
-    part = {"x": rows[row : row + 1], "weight": weight[column : column + 1]}
-    part["lora_b"] = case.array("lora_b").items[column : column + 1]
-    for name, axis in (("bias", column), ("mask", row)):
+    x, weight, fan = case.array("x").items, case.array("weight").items, case.options.get("fan_in_fan_out")
+    row, column = divmod(element, weight.shape[1 if fan else 0])
+    rows, one = x.reshape(-1, x.shape[-1]), slice(column, column + 1)
+    part = {"x": rows[row : row + 1], "weight": weight[:, one] if fan else weight[one]}
+    part["lora_b"] = case.array("lora_b").items[one]
+    for name, axis in (("bias", column), ("lora_bias", column), ("magnitude", column), ("mask", row)):
         array = case.inputs.get(name)
         if array is not None:
             part[name] = array.items.reshape(-1, *array.shape[-1:] if name == "mask" else ())[axis : axis + 1]
     yield _with(case, part, {})
+
+
+def _lookup(case: Case, element: int) -> Iterator[Case]:
+    """Yield the index alone whose row holds the element, forward only."""
+    ids, dimension = case.array("ids").items.reshape(-1), case.array("weight").shape[-1]
+    if "dy" not in case.inputs and ids.size and dimension:
+        position = min(element // dimension, ids.size - 1)
+        yield _with(case, {"ids": ids[position : position + 1]}, {})

@@ -70,7 +70,7 @@ from qloracle.tables import CODEBOOKS
 from qloracle.targets import AdapterSettings, adapter_settings, select_targets
 from qloracle.training import TrainingMemory, state_bytes, training_memory
 
-SPECIFICATION_VERSION = "0.1"
+SPECIFICATION_VERSION = "0.2"
 
 __all__ = [
     "CODEBOOKS",

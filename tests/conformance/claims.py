@@ -1,8 +1,11 @@
 """Claims and tasks for tests: those of the reference, and restrictions of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
+
+import pytest
+from _pytest.mark import ParameterSet
 
 from qloracle_conformance.adapters.reference import backend as reference
 from qloracle_conformance.arrays import HostArray
@@ -14,6 +17,19 @@ from qloracle_conformance.run import Task
 
 CLAIMS: dict[str, Claim] = {claim.operation: claim for claim in reference().claims}
 FAMILIES = [(name, family) for name, operation in OPERATIONS.items() for family in operation.families]
+
+REPRESENTATIVES = {operation.function: name for name, operation in reversed(OPERATIONS.items())}
+
+
+def each(names: Iterable[str] = OPERATIONS) -> list[ParameterSet]:
+    """The operations as parameters; in every run the first of each function, the others in the exhaustive one.
+
+    Operations of one function differ by an option, such as the codebook; the smoke run of the suite covers them all.
+    """
+    representative = set(REPRESENTATIVES.values())
+    return [
+        pytest.param(name, marks=() if name in representative else pytest.mark.exhaustive, id=name) for name in names
+    ]
 
 
 def case_of(operation: str, family: str, index: int = 0, seed: int = 0, **restricted: Any) -> Case:

@@ -17,7 +17,7 @@ from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.spec.clauses import clauses
 from qloracle_conformance.witness import Witness
 
-from .claims import CLAIMS, case_of
+from .claims import CLAIMS, case_of, each
 from .commands import qloracle
 
 WORKED = np.array([1.2, -0.5, -4.3, 1.2, -3.1, 0.8, 2.4, 5.4], np.float32)  # the design's example of absmax INT8
@@ -56,7 +56,7 @@ def test_a_clause_is_printed_with_signature_formula_and_rounding_points() -> Non
     assert "Rounding points" in text
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_every_operation_is_printed_stage_by_stage(operation: str) -> None:
     text = explained(operation)
     assert f"{operation}: function {OPERATIONS[operation].function}, judged stage by stage" in text
@@ -109,7 +109,7 @@ def test_a_witness_is_printed_with_claim_finding_inputs_and_options() -> None:
         assert part in text, f"{part!r} is missing in\n{text}"
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_a_witness_of_every_operation_can_be_explained(operation: str) -> None:
     families = OPERATIONS[operation].families
     for family in {next(iter(families)), *({"shapes", "specials", "memory"} & set(families))}:

@@ -11,7 +11,7 @@ from qloracle_conformance.generators.case import Case
 from qloracle_conformance.operations.operation import INPUTS, REPEAT
 from qloracle_conformance.registry import OPERATIONS
 
-from .claims import case_of, cases_of, same_bits
+from .claims import case_of, cases_of, each, same_bits
 
 SOME = 13  # as many as the longest list of options but for lengths
 # Arrays whose type the operation fixes, whatever the claim says of weights and activations.
@@ -89,7 +89,7 @@ def generated(operation: str, count: int, **restricted: Any) -> Iterator[tuple[s
             yield f"{operation}.{family}, case {index}", case
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_a_case_is_the_same_whatever_was_generated_before(operation: str) -> None:
     forwards = dict(generated(operation, 3))
     for family in reversed(OPERATIONS[operation].families):
@@ -98,7 +98,7 @@ def test_a_case_is_the_same_whatever_was_generated_before(operation: str) -> Non
             assert same_bits(forwards[name], case_of(operation, family, index)), f"{name} depends on what came before"
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_another_index_and_another_seed_give_other_cases(operation: str) -> None:
     for family in OPERATIONS[operation].families:
         if (operation, family) in ALWAYS_THE_SAME or operation in TABLES:
@@ -110,7 +110,7 @@ def test_another_index_and_another_seed_give_other_cases(operation: str) -> None
         assert not all(same_bits(first, case) for case in seeds), f"{operation}.{family}: seven seeds give one case"
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_a_case_is_a_call_of_its_own_operation(operation: str) -> None:
     for name, case in generated(operation, SOME):
         assert case.operation == operation, name
@@ -119,7 +119,7 @@ def test_a_case_is_a_call_of_its_own_operation(operation: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_weights_and_activations_have_the_claimed_type(operation: str, dtype: str) -> None:
     for name, case in generated(operation, 2, dtypes=(dtype,), out_dtypes=(dtype,)):
         found = {n: a.dtype for n, a in tensors(case).items()}
@@ -128,7 +128,7 @@ def test_weights_and_activations_have_the_claimed_type(operation: str, dtype: st
 
 
 @pytest.mark.parametrize("block_size", [7, 4096])
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_blocks_have_the_claimed_size(operation: str, block_size: int) -> None:
     for name, case in generated(operation, 2, block_sizes=(block_size,)):
         assert case.options.get("block_size") in (None, block_size), name
@@ -137,7 +137,9 @@ def test_blocks_have_the_claimed_size(operation: str, block_size: int) -> None:
 @pytest.mark.parametrize("ndims", [(1,), (2,), (3,), (1, 4)], ids=str)
 @pytest.mark.parametrize(
     "operation",
-    [n for n, op in OPERATIONS.items() if op.function not in FLAT.keys() | MATRIX.keys() | LAYERS and n not in TABLES],
+    each(
+        n for n, op in OPERATIONS.items() if op.function not in FLAT.keys() | MATRIX.keys() | LAYERS and n not in TABLES
+    ),
 )
 def test_the_main_input_has_a_claimed_number_of_axes(operation: str, ndims: tuple[int, ...]) -> None:
     for name, case in generated(operation, 2, ndims=ndims):
@@ -145,7 +147,7 @@ def test_the_main_input_has_a_claimed_number_of_axes(operation: str, ndims: tupl
         assert found in ndims, f"{name}: claimed {ndims} axes, generated {found}"
 
 
-@pytest.mark.parametrize("operation", [name for name, op in OPERATIONS.items() if op.function in FLAT | MATRIX.keys()])
+@pytest.mark.parametrize("operation", each(n for n, op in OPERATIONS.items() if op.function in FLAT | MATRIX.keys()))
 def test_operations_that_fix_the_number_of_axes_do_so(operation: str) -> None:
     function = OPERATIONS[operation].function
     main, axes = (FLAT[function], 1) if function in FLAT else (MATRIX[function], 2)
@@ -153,7 +155,7 @@ def test_operations_that_fix_the_number_of_axes_do_so(operation: str) -> None:
         assert case.array(main).items.ndim == axes, name
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_no_empty_array_is_generated_where_none_is_claimed(operation: str) -> None:
     shapes = cases_of(operation, "shapes", 40, empty=False) if "shapes" in OPERATIONS[operation].families else []
     for name, case in [*((f"{operation}.shapes", case) for case in shapes), *generated(operation, 3, empty=False)]:
@@ -163,7 +165,7 @@ def test_no_empty_array_is_generated_where_none_is_claimed(operation: str) -> No
         assert case.options.get("size", 1) > 0, name
 
 
-@pytest.mark.parametrize("operation", [name for name, op in OPERATIONS.items() if "shapes" in op.families])
+@pytest.mark.parametrize("operation", each([name for name, op in OPERATIONS.items() if "shapes" in op.families]))
 def test_empty_arrays_are_generated_where_they_are_claimed(operation: str) -> None:
     def is_empty(case: Case) -> bool:
         sizes = [a.items.size for a in case.inputs.values() if a is not None]
@@ -172,7 +174,7 @@ def test_empty_arrays_are_generated_where_they_are_claimed(operation: str) -> No
     assert any(map(is_empty, cases_of(operation, "shapes", 40))), f"{operation}: no empty case among 40"
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_no_feature_is_used_that_is_not_claimed(operation: str) -> None:
     for name, case in generated(operation, 12, features=()):
         assert case.inputs.get("bias") is None, name
@@ -193,26 +195,26 @@ def test_a_claimed_feature_is_used(feature: str) -> None:
     assert any(used[feature](case) for case in cases)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_inputs_have_a_claimed_layout(operation: str) -> None:
     for layout in LAYOUTS:
         for name, case in generated(operation, 1, layouts=(layout,)):
             assert set(case.layouts.values()) <= {layout, "contiguous"}, name
 
 
-@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name not in TABLES])
+@pytest.mark.parametrize("operation", each([name for name in OPERATIONS if name not in TABLES]))
 def test_the_family_memory_uses_every_claimed_layout(operation: str) -> None:
     used = {layout for case in cases_of(operation, "memory", len(LAYOUTS)) for layout in case.layouts.values()}
     assert used == set(LAYOUTS), f"{operation}: five cases have only the layouts {sorted(used)}"
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_every_operation_is_tried_in_every_layout_and_called_twice(operation: str) -> None:
     assert {INPUTS, REPEAT} <= set(OPERATIONS[operation].stages_of("memory"))
     assert "memory" in OPERATIONS[operation].families
 
 
-@pytest.mark.parametrize("operation", [name for name in OPERATIONS if "quantize" in name and "absmax" not in name])
+@pytest.mark.parametrize("operation", each(n for n in OPERATIONS if "quantize" in n and "absmax" not in n))
 def test_quantizers_see_every_claimed_type_and_block_size(operation: str) -> None:
     cases = [case for family in OPERATIONS[operation].families for case in cases_of(operation, family, 24)]
     formats = {case.options.get("dtype") or case.array("x").dtype for case in cases}

@@ -44,7 +44,8 @@ def test_what_is_claimed_without_a_function_is_absent_and_not_planned() -> None:
 
 def test_a_selection_names_only_its_own_operations_as_not_claimed() -> None:
     plan = plan_of(Claim("packing.pack", {}), only="packing.*")
-    assert list(plan.unclaimed) == ["packing.unpack"]
+    others = [n for n in OPERATIONS if n.startswith("packing.") and n != "packing.pack"]
+    assert list(plan.unclaimed) == others
 
 
 def test_a_selected_stage_is_reported_and_its_whole_family_is_run() -> None:

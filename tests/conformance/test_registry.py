@@ -10,7 +10,7 @@ from qloracle_conformance.explain import clauses
 from qloracle_conformance.registry import OPERATIONS, locked_ids, properties, selected
 from qloracle_conformance.run import run_task
 
-from .claims import CLAIMS, FAMILIES, task_of
+from .claims import CLAIMS, FAMILIES, each, task_of
 
 
 def test_the_ids_of_all_properties_are_those_of_the_lock_file() -> None:
@@ -32,7 +32,7 @@ def test_an_id_is_operation_stage_and_family() -> None:
         assert re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+", name), f"{name} is no slug"
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_every_stage_is_judged_by_a_clause_of_the_reference(operation: str) -> None:
     known = clauses()
     missing = {stage: c for stage, c in OPERATIONS[operation].stages.items() if c not in known}
@@ -50,7 +50,7 @@ def test_the_reference_claims_every_operation_and_has_every_function() -> None:
     assert {op.function for op in OPERATIONS.values()} <= set(reference().ops)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_the_cases_of_the_smallest_profile_reach_every_stage_and_the_reference_passes(operation: str) -> None:
     executor = InProcess(reference())
     for family in OPERATIONS[operation].families:

@@ -20,7 +20,7 @@ from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import PropertyResult, Task, run_task
 from qloracle_conformance.search import HypothesisDraw, search
 
-from .claims import CLAIMS, FAMILIES, same_bits, task_of
+from .claims import CLAIMS, FAMILIES, each, same_bits, task_of
 
 
 def backend_with(name: str, function: Callable[..., Any]) -> InProcess:
@@ -121,7 +121,7 @@ def drawn_by_hypothesis(generate: Callable[..., Case], claim: Claim, count: int)
     return drawn
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", each())
 def test_hypothesis_can_draw_from_every_family(operation: str) -> None:
     for family, generate in OPERATIONS[operation].families.items():
         cases = drawn_by_hypothesis(generate, CLAIMS[operation], 2)

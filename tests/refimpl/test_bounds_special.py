@@ -140,7 +140,14 @@ def test_intervals_have_the_shapes_of_the_results(leading: tuple[int, ...]) -> N
     x, weight, a, b, dy = ones(*leading, 5), ones(4, 5), ones(2, 5), ones(4, 2), ones(*leading, 4)
     shapes = {"y": lora_forward_bound(x, weight, a, b, alpha=1).lo.shape}
     shapes |= {name: i.judged.shape for name, i in lora_backward_bound(dy, x, weight, a, b, alpha=1).items()}
-    expected = {"y": (*leading, 4), "x": (*leading, 5), "lora_a": (2, 5), "lora_b": (4, 2), "bias": (4,), "lora_bias": (4,)}
+    expected = {
+        "y": (*leading, 4),
+        "x": (*leading, 5),
+        "lora_a": (2, 5),
+        "lora_b": (4, 2),
+        "bias": (4,),
+        "lora_bias": (4,),
+    }
     assert shapes == expected, f"x of shape {(*leading, 5)}: {expected}, got {shapes}"
 
 

@@ -14,7 +14,7 @@ from qloracle_conformance.differences.collect import full_record, quick, to_swee
 from qloracle_conformance.differences.page import render
 from qloracle_conformance.files import read_text, write_atomically
 
-DATA, PAGE = Path("reports/differences.json"), Path("docs/differences.md")
+DATA, PAGE = Path("reports/differences.json"), Path("reports/differences.md")
 
 
 def text_of(data: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from qloracle_conformance.examples.example import Example
 
 _NAMES = ("layers.0.attn.q_proj", "layers.0.mlp.up_proj", "layers.1.attn.q_proj", "lm_head")
-_COMBINED = {"ranks": (1, 1), "alphas": (2.0, 1.0), "weights": (1.0, 0.5), "rank_stabilized": (False, False)}
+_COMBINED = {"ranks": (1, 1), "alphas": (2.0, 1.0), "weights": (1.0, 0.5), "stabilized": (False, False)}
 _FACTORS = ("lora_a=1,-1;0.5,2", "lora_b=1,0;0,1;2,-1")
 
 EXAMPLES = {
@@ -17,7 +17,7 @@ EXAMPLES = {
         (), {"names": _NAMES, "exclude": (), "layers": (0,), "layers_pattern": None, "targets": ("q_proj",)}
     ),
     "adapters.patterns": Example(
-        (),
+        ("selected:bool=1,1,1,0",),
         {"names": _NAMES, "rank": 8, "alpha": 16.0, "rank_pattern": {"up_proj": 4}, "alpha_pattern": {"q_proj": 32.0},
          "rank_stabilized": False},
     ),

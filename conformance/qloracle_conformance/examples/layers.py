@@ -88,7 +88,7 @@ EXAMPLES = {
     "double.merge": Example((*_NESTED, *_ADAPTER), {**_MERGED, **_STORED}),
     "int8.merge": Example((*_INT8, *_ADAPTER), {**_MERGED, **_ROWS}),
     "affine.merge": Example((*_AFFINE, *_ADAPTER), {**_MERGED, **_AFFINE_ROWS}),
-    "bias.merge": Example(("bias=0.5,0,-0.5", "lora_bias=1,2,3"), {**_SCALE, "rank": 2, "unmerge": False}),
+    "bias.merge": Example(("base_bias=0.5,0,-0.5", "lora_bias=1,2,3"), {**_SCALE, "rank": 2, "unmerge": False}),
     "dora.merge": Example((_WEIGHT, _MAGNITUDE, *_ADAPTER), {**_SCALE, "fan_in_fan_out": False}),
     "dora.unmerge": Example(
         (_WEIGHT, "norms=2,3,1", _MAGNITUDE, *_ADAPTER), {**_SCALE, "fan_in_fan_out": False}

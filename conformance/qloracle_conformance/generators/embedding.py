@@ -115,16 +115,17 @@ def _tables(
 def _gradient(random: np.random.Generator, claim: Claim, dtype: str, family: str, shape: tuple[int, ...]) -> HostArray:
     if family in ("normal", "specials", "few"):
         return normal(random, shape, dtype)
+    rows = (int(np.prod(shape[:-1])), shape[-1])
     whole = random.integers(-1, 2, shape).astype(np.float64)
     if family == "wide_lattice":  # every row one power of two: dy B and dyᵀ Aᵀ are words of A and B times it
-        whole = one_hot(random, shape[0], shape[1], (-2, 2)) * (np.arange(shape[0]) == 0)[:, np.newaxis]
+        whole = one_hot(random, *rows, (-2, 2)) * (np.arange(rows[0]) == 0)[:, np.newaxis]
     if family == "sums":  # partial sums that leave float16, or the integers that bfloat16 holds
         large = 2.0**13 if "float16" in (dtype, claim.roundings.intermediate) else 2.0**60
         whole = (
-            np.ones(shape) if random.integers(0, 2) else large * np.repeat([1.0, -1.0], shape[0] // 2)[:, np.newaxis]
+            np.ones(rows) if random.integers(0, 2) else large * np.repeat([1.0, -1.0], rows[0] // 2)[:, np.newaxis]
         )
-        whole = np.broadcast_to(whole, shape) * (np.arange(shape[1]) == 0)
-    return rounded(whole, dtype)
+        whole = np.broadcast_to(whole, rows) * (np.arange(rows[1]) == 0)
+    return rounded(whole.reshape(shape), dtype)
 
 
 def embedding_families(operation: str) -> dict[str, Callable[[Draw, Claim], Case]]:

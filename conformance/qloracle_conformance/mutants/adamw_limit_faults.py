@@ -116,6 +116,6 @@ def adamw_limit_faults() -> list[Mutant]:
     return [
         *(Mutant(f"update-limit-{name}", fault, {"adamw_step": adamw_with(kernel)}, ("p",), operations="adamw.limited")
           for name, (fault, kernel) in _limits().items()),
-        *(Mutant(f"stochastic-{name}", fault, {"adamw_step": adamw_with(Kernel(stochastic=wrong))}, ("p",),
+        *(Mutant(f"update-stochastic-{name}", fault, {"adamw_step": adamw_with(Kernel(stochastic=wrong))}, ("p",),
                  operations="adamw.stochastic") for name, (fault, wrong) in rounding.items()),
     ]  # fmt: skip

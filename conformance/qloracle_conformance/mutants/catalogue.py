@@ -183,7 +183,9 @@ def _offset_rounded_twice(absmax: HostArray, *, codebook: str) -> Any:
     return host(nested.codes), host(nested.absmax), host(np.asarray(nested.offset))
 
 
-def _nested_clamped(absmax_codes: HostArray, nested_absmax: HostArray, offset: HostArray, *, codebook: str) -> HostArray:
+def _nested_clamped(
+    absmax_codes: HostArray, nested_absmax: HostArray, offset: HostArray, *, codebook: str
+) -> HostArray:
     record = QuantizedAbsmax(absmax_codes.items, nested_absmax.items, np.float32(offset.items))
     return host(np.maximum(dequantize_absmax(record, codebook=codebook), np.float32(0)))
 
@@ -210,7 +212,7 @@ def _accumulated_scale_on_a_only(**arguments: Any) -> Any:
     """Scale the gradient of A but not that of B."""
     gradients = OPS["lora_backward"](**arguments)
     plain = OPS["lora_backward"](**{**arguments, "alpha": float(arguments["lora_a"].shape[0])})
-    return (*gradients[:2], plain[2], gradients[3])
+    return (*gradients[:2], plain[2], *gradients[3:])
 
 
 def catalogue() -> list[Mutant]:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from qloracle.formats import Array
-from qloracle.lora import as_rows, dropout_factor, lora_scale
+from qloracle.lora import dropout_factor, lora_scale
+from qloracle.operands import as_rows
 from qloracle.packing import unpack_4bit
 from qloracle.rounding import decode, encode
 from qloracle.tables import codebook_named

@@ -32,7 +32,11 @@ PAGES = (
     Page("lora", "LoRA", ("lora", "embedding_lora", "initialization", "targets", "counting", "operands")),
     Page("dora", "DoRA", ("dora", "dora_*")),
     Page("qlora", "QLoRA", ("qlora", "qdora", "quantized_*")),
-    Page("merging", "Merging and combining", ("merging", "requantizing", "quantizing_like", "combining")),
+    Page(
+        "merging",
+        "Merging and combining",
+        ("merging", "merge_operands", "requantizing", "quantizing_like", "combining"),
+    ),
     Page("optimizers", "Optimizers", ("optim*", "adamw*", "clipping", "pag*", "accumul*")),
     Page(
         "footprint",
@@ -40,7 +44,7 @@ PAGES = (
         ("footprint", "schemes", "storage", "stored_bytes", "model_*", "adapter_sizes", "training"),
     ),
     Page("bounds", "Error bounds", ("tracking", "tracked*", "bounds", "bounds_*", "adamw*_bounds", "roundings")),
-    Page("errors", "Errors", ("errors",)),
+    Page("errors", "Errors", ("errors", "records")),
 )
 FURTHER = Page("further", "Further modules", ())  # so that a new module never breaks the site; a test wants it empty
 
