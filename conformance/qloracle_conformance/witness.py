@@ -113,7 +113,7 @@ def read_witness(path: Path) -> Witness:
 
 def _parsed(content: dict[str, Any]) -> Witness:
     claim, backend = content["claim"], content["backend"]
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in content["options"].items()}
+    options = {name: _without_lists(value) for name, value in content["options"].items()}
     inputs = {n: None if a is None else _array(a) for n, a in content["inputs"].items()}
     layouts = {n: a["layout"] for n, a in content["inputs"].items() if a is not None}
     case = Case(content["operation"], inputs, options, layouts, content["lattice"], content["term"], content["repeat"])
@@ -135,6 +135,11 @@ def _parsed(content: dict[str, Any]) -> Witness:
         case=case,
         finding=content["finding"],
     )
+
+
+def _without_lists(value: Any) -> Any:
+    """Return an option as it was before JSON turned its tuples to lists."""
+    return tuple(_without_lists(item) for item in value) if isinstance(value, list) else value
 
 
 def _array(stored: dict[str, Any]) -> HostArray:

@@ -75,6 +75,7 @@ def dora_backward_bound(
 
     Examples
     --------
+    >>> import numpy as np
     >>> one = np.ones((1, 1), np.float32)
     >>> found = dora_backward_bound(one, one, 3 * one, one, 2 * one, 7 * one[0], alpha=1)["magnitude"]
     >>> bool(found.lo[0] < 1 < found.hi[0]), bool(found.hi[0] - found.lo[0] < 48 * 2.0**-24)

@@ -46,6 +46,7 @@ def lora_merge_bound(
 
     Examples
     --------
+    >>> import numpy as np
     >>> one = np.ones((1, 1), np.float32)
     >>> found = lora_merge_bound(3 * one, one, one, alpha=1)
     >>> half = (found.hi[0, 0] - found.lo[0, 0]) / 2 * 2**24  # W is rounded once, s·B·A 1 + 4 + 1 times
@@ -90,6 +91,7 @@ def merge_bias_bound(
 
     Examples
     --------
+    >>> import numpy as np
     >>> one = np.ones(1, np.float32)
     >>> found = merge_bias_bound(one, 0 * one, alpha=1, rank=1)  # one addition
     >>> print(round((found.hi[0] - found.lo[0]) / 2 * 2**24, 3))

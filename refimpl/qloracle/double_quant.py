@@ -66,6 +66,7 @@ def quantize_double(
 
     Examples
     --------
+    >>> import numpy as np
     >>> q = quantize_double(np.array([-1, 1, 0.5, 0], np.float32), block_size=2)
     >>> [hex(byte) for byte in q.data], q.absmax.codes, q.absmax.offset
     (['0xf', '0xf7'], array([255,   0], dtype=uint8), np.float32(0.75))
@@ -110,6 +111,7 @@ def dequantize_double(quantized: DoubleQuantized, *, dtype: str | None = None) -
 
     Examples
     --------
+    >>> import numpy as np
     >>> dequantize_double(quantize_double(np.array([-1, 1, 0.5, 0], np.float32), block_size=2))
     array([-1.       ,  1.       ,  0.5017578,  0.       ], dtype=float32)
     """

@@ -65,6 +65,7 @@ def lora_merge(
 
     Examples
     --------
+    >>> import numpy as np
     >>> weight, column, row = np.zeros((2, 3), np.float32), np.array([[1], [3]]), np.array([[1, 2, 3]])
     >>> lora_merge(weight, row.astype(np.float32), column.astype(np.float32), alpha=1)
     array([[1., 2., 3.],
@@ -117,6 +118,7 @@ def lora_unmerge(
 
     Examples
     --------
+    >>> import numpy as np
     >>> one = np.ones((1, 1), np.float32)
     >>> lora_unmerge(lora_merge(3 * one, one, 2 * one, alpha=16), one, 2 * one, alpha=16)
     array([[3.]], dtype=float32)
@@ -168,6 +170,7 @@ def merge_bias(
 
     Examples
     --------
+    >>> import numpy as np
     >>> merge_bias(np.array([1], np.float32), np.array([3], np.float32), alpha=32, rank=8)
     array([13.], dtype=float32)
     """

@@ -49,6 +49,7 @@ def qdora_forward(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from qloracle import quantize_blockwise
     >>> one = np.ones((1, 1), np.float32)
     >>> qdora_forward(one, quantize_blockwise(3 * one), one, 2 * one, 7 * one[0], alpha=1)
@@ -109,6 +110,7 @@ def qdora_backward(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from qloracle import quantize_blockwise
     >>> one = np.ones((1, 1), np.float32)
     >>> qdora_backward(one, one, quantize_blockwise(3 * one), one, 2 * one, 7 * one[0], alpha=1).magnitude

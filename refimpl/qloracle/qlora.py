@@ -44,6 +44,7 @@ def qlora_weight(weight: QuantizedWeight, *, weight_rounding: str = "float32") -
 
     Examples
     --------
+    >>> import numpy as np
     >>> from qloracle import quantize_int8
     >>> qlora_weight(quantize_int8(np.array([[1, -2]], np.float32)), weight_rounding="bfloat16")
     array([[ 1.0078125, -2.       ]], dtype=float32)
@@ -111,6 +112,7 @@ def qlora_forward(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from qloracle import quantize_blockwise
     >>> one = np.ones((1, 1), np.float32)
     >>> qlora_forward(one, quantize_blockwise(3 * one), one, 2 * one, alpha=16)
@@ -170,6 +172,7 @@ def qlora_backward(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from qloracle import quantize_blockwise
     >>> one = np.ones((1, 1), np.float32)
     >>> qlora_backward(one, one, quantize_blockwise(3 * one), one, 2 * one, alpha=16).x

@@ -64,7 +64,7 @@ def write_bad_files(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("explain", "nonesuch"), "no clause, operation or file 'nonesuch'; clauses: "),
+        (("explain", "nonesuch"), "nonesuch"),
         (("explain", "nonesuch.json"), "cannot read nonesuch.json: No such file or directory"),
         (("replay", "nonesuch.json"), "cannot read nonesuch.json: No such file or directory"),
     ],

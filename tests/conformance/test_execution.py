@@ -156,9 +156,11 @@ def test_what_is_no_native_array_is_a_failure_that_names_it(result: Any, message
 
 
 def test_an_output_of_a_type_that_no_operation_returns_is_a_failure() -> None:
-    backend = replace(reference(), ops={"function": lambda: np.zeros(2, np.int64)}, fetch=lambda a: (a, "int64"))
+    backend = replace(
+        reference(), ops={"function": lambda: np.zeros(2, np.complex64)}, fetch=lambda a: (a, "complex64")
+    )
     outcome = run_call(backend, Call("function", {}, {}, {}))
-    assert (outcome.failure, outcome.message) == ("output", "output 0 has type int64, which no operation returns")
+    assert (outcome.failure, outcome.message) == ("output", "output 0 has type complex64, which no operation returns")
 
 
 def test_items_that_are_not_stored_as_their_type_are_not_cast_but_refused() -> None:

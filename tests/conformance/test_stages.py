@@ -105,12 +105,12 @@ def test_a_wrong_offset_or_nested_absmax_blocks_what_follows(output: int, expect
 
 
 def test_nested_codes_are_judged_given_an_offset_that_keeps_its_looser_claim() -> None:
-    def neighbour(absmax: HostArray) -> Any:
+    def neighbour(absmax: HostArray, **options: Any) -> Any:
         from qloracle.mean_offset import mean_offset
         from qloracle.nested_absmax import quantize_absmax
 
         exact = mean_offset(absmax.items)
-        nested = quantize_absmax(absmax.items, offset=np.nextafter(exact, np.float32(np.inf)))
+        nested = quantize_absmax(absmax.items, **options, offset=np.nextafter(exact, np.float32(np.inf)))
         return host(nested.codes), host(nested.absmax), host(np.asarray(nested.offset))
 
     levels = {"offset": "bound", "nested_absmax": "exact", "nested_codes": "exact"}
