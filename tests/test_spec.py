@@ -222,3 +222,11 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="holds something else"):
         build(tmp_path, ROOT)
     assert (tmp_path / "precious.txt").exists()
+
+
+def test_a_site_is_not_built_where_a_file_is(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    for output in (tmp_path / "file", tmp_path / "file" / "site"):
+        with pytest.raises(UsageError, match="file is a file"):
+            build(output, ROOT)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "x"

@@ -18,11 +18,14 @@ from qloracle_conformance.plan import UsageError
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.spec.clauses import carrier, carriers_of, clauses, signature_of
 from qloracle_conformance.spec.docstrings import cleaned, parse
+from qloracle_conformance.spec.one_line import RULES
 from qloracle_conformance.witness import Witness
-from qloracle_conformance.worked import example_case, operations_of, run_reference, sessions, vocabulary
+from qloracle_conformance.worked import bounds_of, example_of, operations_of, run_reference, sessions, vocabulary
 
 _MOST_ROWS = 64
 _EXAMPLE_ROWS = 16
+_MATRIX = 2  # axes
+_SENTENCE_END = re.compile(r"(?<=[\w)])[.:](?=\s|$)")
 
 
 def explain_clause(console: Console, name: str) -> None:
@@ -42,8 +45,9 @@ def explain_clause(console: Console, name: str) -> None:
         labels += OPERATIONS[name].stages.values()
     for clause in dict.fromkeys(labels):
         _print_clause(console, clause)
-    if operation:
-        explain_case(console, example_case(operation), _EXAMPLE_ROWS)
+    case = example_of(name)
+    if case:
+        explain_case(console, case, _EXAMPLE_ROWS)
         others = [o for o in operations_of(name) if o != operation]
         if others:
             console.print(f"[dim]the clause also judges {', '.join(others)}[/]", soft_wrap=True)
@@ -58,7 +62,7 @@ def list_names(console: Console) -> None:
     for head in ("clause", "rule"):
         table.add_column(head, no_wrap=head == "clause")
     for label in clauses():
-        table.add_row(label, escape(parse(carrier(carriers_of(label)[0]).__doc__).summary))
+        table.add_row(label, escape(rule_of(label)))
     console.print(table)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("operation", "clauses"):
@@ -69,8 +73,25 @@ def list_names(console: Console) -> None:
     console.print(table)
 
 
+def rule_of(label: str) -> str:
+    """Return the rule of a clause in a line: the sentence after its label in a docstring, or a summary."""
+    if label in RULES:
+        return RULES[label]
+    texts = [cleaned(carrier(name).__doc__) for name in carriers_of(label)]
+    start = re.compile(
+        rf"(?:^|\n)(?:``\[{re.escape(label)}\]`` (?=[A-Z])|Clauses? (?:``\[[\w.]+\]``,\s)*``\[{re.escape(label)}\]``: )"
+    )
+    for text in texts:
+        found = start.search(text)
+        if found:
+            paragraph = " ".join(text[found.end() :].partition("\n\n")[0].split())
+            sentence = _SENTENCE_END.split(paragraph, maxsplit=1)[0].rstrip(":.").replace("``", "") + "."
+            return sentence[0].upper() + sentence[1:] if sentence[:2].isalpha() else sentence
+    return parse(texts[0]).summary
+
+
 def require_name(name: str) -> str:
-    """Return the operation that shows a clause or operation at work, or "" if no operation does.
+    """Return the operation of the example of a clause or operation, or "" if no operation shows it.
 
     Raises
     ------
@@ -82,7 +103,8 @@ def require_name(name: str) -> str:
         close = get_close_matches(name, known, n=3)
         hint = f"; did you mean {' or '.join(dict.fromkeys(close))}?" if close else ";"
         raise UsageError(f"no clause, operation or file {name!r}{hint} `qloracle explain` alone lists all names")
-    return name if name in OPERATIONS else next(iter(operations_of(name)), "")
+    case = example_of(name)
+    return case.operation if case else ""
 
 
 def explain_inputs(
@@ -95,18 +117,32 @@ def explain_inputs(
     UsageError
         If no operation shows the clause at work, a name is unknown, or the inputs do not fit together.
     """
-    operation = require_name(name)
-    if not operation:
+    operation, example = require_name(name), example_of(name)
+    if not example:
         raise UsageError(f"clause {name!r} has no operation that takes inputs; explain it without --input")
-    case = given_case(example_case(operation), inputs, options, dtype, vocabulary(operation))
+    case = given_case(example, inputs, options, dtype, vocabulary(operation))
     given = {input_name(text) for text in inputs}
-    explain_case(console, case, _MOST_ROWS, [n for n in case.inputs if n not in given])
+    flat = [n for n in given if _axes(case, n) == 1 and _axes(example, n) == _MATRIX]  # as typed, and as in the example
+    explain_case(console, case, _MOST_ROWS, [n for n in case.inputs if n not in given], flat)
 
 
-def explain_case(console: Console, case: Case, rows: int, assumed: Sequence[str] = ()) -> None:
-    """Print the inputs, every intermediate and the result of a case; `assumed` inputs are the example's."""
+def _axes(case: Case, name: str) -> int:
+    array = case.inputs.get(name)
+    return 0 if array is None else len(array.shape)
+
+
+def explain_case(
+    console: Console, case: Case, rows: int, assumed: Sequence[str] = (), flat: Sequence[str] = ()
+) -> None:
+    """Print the inputs, every intermediate and the result of a case.
+
+    `assumed` inputs are the example's; `flat` ones have one axis where those of the example have two.
+    """
     outcome = run_reference(case)
     hint = f"; not given, and so from the worked example: {', '.join(assumed)}" if assumed else ""
+    for name in flat:
+        count = case.array(name).items.size
+        hint += f"; {name} was read as 1-d, a matrix of one row is --input {name}[1,{count}]=..."
     if outcome.failure:
         raise UsageError(f"{re.sub('^Argument(Type|Value)Error: ', '', outcome.message)}{hint}")
     try:
@@ -117,7 +153,7 @@ def explain_case(console: Console, case: Case, rows: int, assumed: Sequence[str]
         raise UsageError(f"the inputs do not fit together: {error}{hint}") from error
     console.print(f"\n[bold]worked example[/]: {case.operation}")
     print_inputs(console, case)
-    print_intermediates(console, values, rows)
+    print_intermediates(console, {**values, **bounds_of(case, outcome)}, rows)
     for position, output in enumerate(outcome.outputs):
         console.print(f"result {position}: {output.dtype} {output.shape}, {escape(shown(output))}", soft_wrap=True)
 

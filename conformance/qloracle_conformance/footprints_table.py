@@ -11,6 +11,7 @@ from qloracle_conformance.footprints import Measured
 _WEIGHTS = ("codes", "scales", "offsets", "tables", "unquantized", "buffers", "total", "printed")
 _METHODS = (
     "trainable_parameters", "weights", "adapters", "master_weights", "gradients", "optimizer_states", "total", "device",
+    "host",
 )  # fmt: skip
 _TITLES = {"unquantized": "not quantized", "printed": "tools print", "trainable_parameters": "trained numbers"}
 
@@ -31,6 +32,8 @@ def print_footprints(console: Console, measured: Measured) -> None:
         "[dim]total counts scales, offsets and tables; tools that add up parameters and buffers print the last column."
         " bits: of a quantized weight in a large tensor[/]"
     )
+    skipped = f", the module {', '.join(measured.skip)} (--skip)" if measured.skip else ""
+    console.print(f"[dim]not quantized: embeddings, norms and biases{escape(skipped)}[/]")
     how = measured.training
     targets = "all linear layers" if how["targets"] is None else ", ".join(how["targets"])
     console.print(f"\ntraining, in bytes: rank {how['rank']} on {escape(targets)}, {how['optimizer']}")
@@ -38,7 +41,11 @@ def print_footprints(console: Console, measured: Measured) -> None:
     for line in measured.methods:
         methods.add_row(line["method"], *_numbers(line, _METHODS))
     console.print(methods)
-    console.print("[dim]at the moment of an optimizer step; activations are not counted[/]")
+    for method, why in measured.refused.items():
+        console.print(f"[dim]{method} is left out: {escape(why)}[/]")
+    console.print(
+        "[dim]at the moment of an optimizer step; activations are not counted; host: states of a paged optimizer[/]"
+    )
 
 
 def _table(names: tuple[str, ...], numbers: tuple[str, ...]) -> Table:

@@ -105,7 +105,9 @@ def _require_known(what: str, name: str, known: Mapping[str, object]) -> None:
     if name not in known:
         close = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise UsageError(f"no {what} {name!r} here, only {', '.join(known) or 'none'}{hint}")
+        kind = "array inputs" if what == "input" else f"{what}s"
+        there = f"only {', '.join(known)}" if known else f"this operation has no {kind}"
+        raise UsageError(f"no {what} {name!r} here, {there}{hint}")
 
 
 def _literal(text: str) -> Any:
@@ -175,15 +177,21 @@ def _boolean(text: str) -> bool:
 def _word(text: str, dtype: str) -> int:
     if text.lower().startswith("0x") and "p" not in text.lower():
         return int(text, 16)
-    return int(encode(np.asarray(_odd(text)), dtype))
+    return int(encode(np.asarray(_number(text, odd=dtype != "float64")), dtype))
 
 
-def _odd(text: str) -> float:
+def _number(text: str, *, odd: bool) -> float:
     """Return a number as float64, *rounded to odd* where it is none: a later rounding then is the only one."""
     if text.lower() in _SPECIAL:
         return _SPECIAL[text.lower()]
-    exact = Fraction(float.fromhex(text)) if text.lower().lstrip("+-").startswith("0x") else Fraction(text)
-    near = float(exact)
-    if Fraction(near) == exact or int(np.float64(near).view(np.uint64)) & 1:
+    try:
+        exact = Fraction(float.fromhex(text)) if text.lower().lstrip("+-").startswith("0x") else Fraction(text)
+    except (OverflowError, ValueError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is no number") from None
+    try:
+        near = float(exact)
+    except OverflowError:  # beyond float64: infinity, or the largest number, which is odd and overflows later
+        return (1.0 if exact > 0 else -1.0) * (float(np.finfo(np.float64).max) if odd else np.inf)
+    if not odd or Fraction(near) == exact or int(np.float64(near).view(np.uint64)) & 1:
         return near
     return float(np.nextafter(near, np.inf if exact > Fraction(near) else -np.inf))

@@ -1,6 +1,6 @@
 """Printing arrays: their first elements in a line, and intermediates of one size side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -11,6 +11,7 @@ from qloracle.formats import FORMATS, Array
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.finding import describe_number
 
+_BETWEEN = 2  # spaces before a column
 _MOST_SHOWN = 16  # elements of an array in a line
 
 
@@ -46,18 +47,38 @@ def cell(value: Array, name: str = "") -> str:
     return describe_number(item)
 
 
+def _fitting(texts: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
+    """Return the names of columns in groups that fit side by side; one that is too wide alone stands alone."""
+    groups, left = list[list[str]](), 0
+    for name, column in texts.items():
+        width = _BETWEEN + _width(name, column)
+        if not groups or width > left:
+            groups.append([])
+            left = room
+        groups[-1].append(name)
+        left -= width
+    return groups
+
+
+def _width(name: str, column: Sequence[str]) -> int:
+    return max(map(len, (name, *column)))
+
+
 def _print_columns(console: Console, values: Mapping[str, Array], element: int, rows: int) -> None:
     """Print intermediates side by side, around the failing element if there are many."""
     flat = {name: v.reshape(-1) for name, v in values.items()}
     size = len(next(iter(flat.values())))
     start = max(0, min(element - rows // 2, size - rows)) if size > rows else 0
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("element", justify="right")
-    for name in flat:
-        table.add_column(escape(name), no_wrap=True)
-    for index in range(start, min(size, start + rows)):
-        mark = "[red]" if index == element else ""
-        table.add_row(f"{mark}{index}", *(f"{mark}{cell(v[index], name)}" for name, v in flat.items()))
-    console.print(table)
+    shown = range(start, min(size, start + rows))
+    texts = {name: [cell(v[index], name) for index in shown] for name, v in flat.items()}
+    for names in _fitting(texts, console.width - len("element") - 1):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("element", justify="right", min_width=len("element"))
+        for name in names:  # in a terminal narrower than one column a number is folded, never cut
+            table.add_column(escape(name), overflow="fold", min_width=_width(name, texts[name]))
+        for row, index in enumerate(shown):
+            mark = "[red]" if index == element else ""
+            table.add_row(f"{mark}{index}", *(f"{mark}{texts[name][row]}" for name in names))
+        console.print(table)
     if size > rows:
         console.print(f"[dim]elements {start} to {start + rows - 1} of {size}[/]")

@@ -1,22 +1,26 @@
 """Worked examples: the docstrings' own, run live, and a small case of an operation with every intermediate."""
 
 import doctest
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import log2
 from typing import Any
 
 import numpy as np
 
-from qloracle.formats import TENSOR_FORMATS, Array
+from qloracle.errors import QloracleError
+from qloracle.formats import FORMATS, TENSOR_FORMATS, Array
+from qloracle.rounding import decode
 from qloracle_conformance.adapters.reference import backend as reference
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.examples import EXAMPLES
+from qloracle_conformance.examples import CLAUSE_EXAMPLES, EXAMPLES
+from qloracle_conformance.examples.example import input_name
 from qloracle_conformance.execution import Call, InProcess, Outcome
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.generators.draw import CounterDraw
 from qloracle_conformance.given import given_case
+from qloracle_conformance.judge import NAN_ORDINAL, float_ordinals, words_at
 from qloracle_conformance.operations.operation import Operation
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.spec.clauses import carrier, carriers_of
@@ -102,6 +106,54 @@ def example_case(name: str) -> Case:
         name, dict.fromkeys(plainest.inputs), {**plainest.options, **defaults, **example.options}, term=example.term
     )
     return given_case(blank, example.inputs)
+
+
+@cache
+def example_of(name: str) -> Case | None:
+    """Return the worked example of a clause or operation, or None where no operation shows it.
+
+    A clause that the example of its operation leaves idle has one of its own.
+    """
+    if name in OPERATIONS or name not in CLAUSE_EXAMPLES:
+        operation = name if name in OPERATIONS else next(iter(operations_of(name)), "")
+        return example_case(operation) if operation else None
+    operation, example = CLAUSE_EXAMPLES[name]
+    known = vocabulary(operation)
+    given = {input_name(text) for text in example.inputs}
+    plain = example_case(operation)
+    blank = replace(
+        plain,
+        inputs=dict.fromkeys((*plain.inputs, *given)),
+        options={**plain.options, **example.options},
+        term=example.term,
+    )
+    return given_case(blank, example.inputs, known=known)
+
+
+def bounds_of(case: Case, outcome: Outcome) -> dict[str, Array]:
+    """Return the lowest and the highest number that every output of a bounded sum may be, under the reference's claim.
+
+    They are what the judge allows; infinite ends, or NaN, where the bound says nothing.
+    """
+    operation = OPERATIONS[case.operation]
+    if not operation.bound or outcome.failure:
+        return {}
+    try:
+        stages = operation.judge(replace(case, lattice=False), outcome.outputs, claim_of(case.operation))
+    except (QloracleError, IndexError, TypeError, ValueError):
+        return {}  # the inputs of a user that the rule admits and the bound does not
+    shown = dict[str, Array]()
+    for stage in stages:
+        if stage.problem or stage.dtype not in FORMATS or "bound" not in stage.allowed:
+            continue
+        limits, named = stage.allowed["bound"], FORMATS[stage.dtype]
+        infinity = float_ordinals(np.asarray(named.infinity_bits, named.word), stage.dtype)
+        what = f"{'y' if stage.stage == case.term else stage.stage} as {stage.dtype}"
+        for end, ordinals in (("lowest", limits.lo), ("highest", limits.hi)):
+            bits = words_at(np.clip(ordinals, -infinity - 1, NAN_ORDINAL), stage.dtype)
+            native = stage.dtype in ("float16", "float32")
+            shown[f"{end} {what}"] = bits.view(stage.dtype) if native else decode(bits, stage.dtype)
+    return shown
 
 
 @cache

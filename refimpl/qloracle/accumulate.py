@@ -83,14 +83,15 @@ def accumulate_gradients_bound(
     Returns
     -------
     Interval
-        Of the shape of one gradient. Not judged where a partial sum could overflow.
+        Of the shape of one gradient. Not judged where a partial sum, or the number of tokens, could overflow.
 
     Notes
     -----
     Clause ``[bounds.accumulate]``. Roundings on a path: N − 1 additions in any order; and 1/Σ n_i, a count or its
-    quotient, and their product with a gradient or with the sum: N + 2 in all, and one for a count that the format
-    cannot hold. A single micro-batch of means costs as much: n·g/n is not g. Underflow: one for each product and the
-    quotient.
+    quotient, and their product with a gradient or with the sum: N + 2 in all; one more for a count and one for Σ n_i
+    that the format cannot hold. A single micro-batch of means costs as much: n·g/n is not g. Underflow: one for each
+    product with a gradient and for the last; and one each for 1/Σ n_i and for a count times that, or their quotient,
+    which are multiplied by all of Σ n_i·|g_i|: η₀·(N + 1 + 2·Σ n_i·|g_i|).
 
     Examples
     --------
@@ -103,11 +104,12 @@ def accumulate_gradients_bound(
     finite = np.where(np.isfinite(terms), np.abs(terms), 0.0)
     with np.errstate(invalid="ignore", over="ignore"):
         value, magnitude, count = np.sum(terms, axis=0) / total, np.sum(finite, axis=0), len(terms)
-        inexact = np.max(counts) * work.unit_roundoff > 1
+        inexact = sum(number * work.unit_roundoff > 1 for number in (float(np.max(counts)), total))
         error = np.expm1((count + 2 + inexact) * work.unit_roundoff)
-        under = np.where(magnitude > 0, (2 * count + 1) * work.half_smallest_subnormal, 0.0)
+        under = np.where(magnitude > 0, (count + 1 + 2 * magnitude) * work.half_smallest_subnormal, 0.0)
+        under, largest = under * (1 + error), np.maximum(magnitude, total)
         radius = np.where(np.isfinite(value), (error * magnitude / total + under) * (1 + 2.0**-20), 0.0)
-        return Interval(value - radius, value + radius, np.asarray(magnitude * (1 + error) < work.largest_finite))
+        return Interval(value - radius, value + radius, np.asarray(largest * (1 + error) < work.largest_finite))
 
 
 def accumulated_step(
@@ -174,4 +176,4 @@ def _weighted(gradients: Array, counts: Array, reduction: str, fmt: str | None) 
         reject_value("counts", "numbers of tokens, 0 or more and not all 0", counts.tolist())
     used = numbers > 0
     weights = numbers[used].reshape(-1, *[1] * (wide.ndim - 1)) if reduction == "mean" else 1
-    return wide[used] * weights, float(numbers.sum())
+    return wide[used] * weights, float(sum(numbers.tolist()))  # Python's integers: 2^62 tokens twice are 2^63

@@ -24,7 +24,7 @@ from qloracle.errors import (
     require_record,
     require_shape,
 )
-from qloracle.formats import Array, format_of
+from qloracle.formats import Array, tensor_format
 from qloracle.nearest import quantize_codes
 from qloracle.optim import AdamwState, adamw_step
 from qloracle.records import require_fields
@@ -49,20 +49,20 @@ class Adamw8bitState:
         require_fields(self)
 
 
-def adamw8bit_init(size: int, *, block_size: int = STATE_BLOCK_SIZE) -> Adamw8bitState:
-    """Return the state of `size` elements before the first step: both moments 0.
+def adamw8bit_init(shape: tuple[int, ...], *, block_size: int = STATE_BLOCK_SIZE) -> Adamw8bitState:
+    """Return the state of a parameter of `shape` before the first step: both moments 0; blocks run over flat elements.
 
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If `block_size` is no positive integer.
+        If `shape` is no sequence of integers that are 0 or more, or `block_size` no positive integer.
 
     Examples
     --------
-    >>> adamw8bit_init(300).absmax_v
+    >>> adamw8bit_init((300,)).absmax_v
     array([0., 0.], dtype=float32)
     """
-    zero = np.zeros(require_array_shape((size,), "size"), np.float32)
+    zero = np.zeros(require_array_shape(shape), np.float32)
     return quantize_moments(AdamwState(zero, zero, 0), block_size=block_size)
 
 
@@ -135,7 +135,7 @@ def dequantize_moments(state: Adamw8bitState, shape: tuple[int, ...]) -> AdamwSt
 
     Examples
     --------
-    >>> dequantize_moments(adamw8bit_init(2), (2,)).m
+    >>> dequantize_moments(adamw8bit_init((2,)), (2,)).m
     array([0., 0.], dtype=float32)
     """
     require_record("state", state, Adamw8bitState)
@@ -185,12 +185,12 @@ def adamw8bit_step(
 
     Examples
     --------
-    >>> p, state = adamw8bit_step(np.ones(2, np.float32), np.array([1, 0], np.float32), adamw8bit_init(2),
+    >>> p, state = adamw8bit_step(np.ones(2, np.float32), np.array([1, 0], np.float32), adamw8bit_init((2,)),
     ...                           AdamwOptions(lr=0.125))
     >>> p, state.codes_m.tolist(), state.step
     (array([0.875, 1.   ], dtype=float32), [255, 127], 1)
     """
-    format_of(p, fmt, "p")
+    tensor_format(p, fmt, "p")
     restored = dequantize_moments(state, p.shape)
     new, moments = adamw_step(p, gradient, restored, options, fmt=fmt, random_bits=random_bits)
     return new, quantize_moments(moments, block_size=state.block_size)

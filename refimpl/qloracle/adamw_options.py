@@ -37,8 +37,13 @@ class AdamwOptions:
 
     Examples
     --------
-    >>> AdamwOptions(lr=2.0**-10).beta2
-    0.999
+    >>> from qloracle.optim import adamw_init, adamw_step
+    >>> p, g = np.ones(2, np.float32), np.array([1, np.nan], np.float32)
+    >>> for nonfinite in ("propagate", "skip"):
+    ...     new, state = adamw_step(p, g, adamw_init((2,)), AdamwOptions(lr=0.125, beta1=0.5, nonfinite=nonfinite))
+    ...     print(nonfinite, new, state.m)
+    propagate [0.875   nan] [0.5 nan]
+    skip [0.875 1.   ] [0.5 0. ]
     """
 
     lr: float = 1e-3  # learning rate: 0, or from 2^−126

@@ -20,7 +20,7 @@ from qloracle.tracking import Interval
 
 @dataclass(frozen=True)
 class _Quotient:
-    """m̂/(√v̂ + eps) over intervals of both moments."""
+    """m̂/(√(v̂ + η) + eps) over intervals of both moments and |η| ≤ η₀."""
 
     lo: Array
     hi: Array
@@ -64,9 +64,10 @@ def adamw_parameter_bound(
     -----
     Clause ``[bounds.adamw]``. Roundings on the longest path to the update, those of the corrections aside: 13½ (lr, its
     product with a root and its quotient by a correction, the moment, √v and half of v's own, eps times a root, their
-    sum, a reciprocal, the products, the last subtraction). The decay costs five on lr·wd·p and three on p·(1 − lr·wd),
-    and nothing where lr·wd = 0. A limit on the norm that may be active costs twice the update's roundings, and n + 6
-    for squares, sums and roots over n elements.
+    sum, a reciprocal, the products, the last subtraction). What v̂ = v/(1 − β₂^t) loses below the normal range is
+    inside the root, √(v̂ ± η₀): no exponent covers it where √v̂ is comparable with eps. The decay costs five on lr·wd·p
+    and three on p·(1 − lr·wd), and nothing where lr·wd = 0. A limit on the norm that may be active costs twice the
+    update's roundings, and n + 6 for squares, sums and roots over n elements.
 
     Examples
     --------
@@ -100,7 +101,11 @@ def _quotient(m: Array | Interval, v: Array | Interval, options: AdamwOptions, s
     if isinstance(m, np.ndarray) and isinstance(v, np.ndarray):
         require_moments(m, v, m.shape)
     first, second = bias_correction(options.beta1, step), bias_correction(options.beta2, step)
-    smallest, largest = (np.sqrt(np.maximum(end, 0) / second) + options.eps for end in (v_lo, v_hi))
+    # A quotient v̂ below the normal range is off by η₀, and its root by more than any factor near 1; 0 is exact.
+    squares = (np.maximum(end, 0) / second for end in (v_lo, v_hi))
+    lost = work.half_smallest_subnormal
+    shifted = (np.where(end > 0, end + by, 0.0) for end, by in zip(squares, (-lost, lost), strict=True))
+    smallest, largest = (np.sqrt(np.maximum(end, 0)) + options.eps for end in shifted)
     lo = m_lo / first / np.where(m_lo < 0, smallest, largest)
     hi = m_hi / first / np.where(m_hi > 0, smallest, largest)
     moment = np.maximum(np.maximum(np.abs(m_lo), np.abs(m_hi)), 1)

@@ -10,13 +10,14 @@ even, wherever it is not clipped: k + ½ with |k| < 2^9 has at most 10 bits, and
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from qloracle.affine_scale import affine_parameters, require_code_range, require_range
 from qloracle.errors import reject_value, require_dtype, require_one_of, require_pair, require_record
-from qloracle.formats import TENSOR_FORMATS, Array, format_of
-from qloracle.groups import group_shape, spread_parameters
+from qloracle.formats import TENSOR_FORMATS, Array, format_named, tensor_format
+from qloracle.groups import by_groups, group_shape
 from qloracle.observers import minmax_range
 from qloracle.records import require_fields
 from qloracle.rounding import round_to, widen
@@ -71,7 +72,7 @@ def dequantize_affine_codes(codes: Array, scale: Array, zero_point: Array, dtype
     """
     steps = codes.astype(np.float64) - zero_point
     with np.errstate(over="ignore", invalid="ignore"):
-        product = steps * scale.astype(np.float64)  # exact: at most 57 bits would be needed, and 9 + 24 are
+        product = steps * scale.astype(np.float64)  # exact: 33 bits are needed (9 + 24), float64 has 53
         single = np.where(product == 0, 0.0, product).astype(np.float32)
     return round_to(single, dtype)
 
@@ -117,7 +118,7 @@ def quantize_affine(
     >>> q.codes, q.scale, q.zero_point
     (array([ 0,  4,  8, 15], dtype=uint8), array(0.26666668, dtype=float32), array(4, dtype=int32))
     """
-    name, wide = format_of(x, fmt, "x").name, widen(x, fmt, "x")
+    name, wide = tensor_format(x, fmt, "x").name, widen(x, fmt, "x")
     shape = group_shape(wide.shape, granularity, group_size, GRANULARITIES)
     if value_range is None:
         lo, hi = minmax_range(wide, granularity=granularity, group_size=group_size)
@@ -165,8 +166,8 @@ def dequantize_affine(quantized: QuantizedAffine, *, dtype: str | None = None) -
         reject_value("codes", f"from {low} to {high}", f"{codes.min()} to {codes.max()}")
     shape = group_shape(codes.shape, quantized.granularity, quantized.group_size, GRANULARITIES)
     scale, zero_point = require_parameters(quantized.scale, quantized.zero_point, shape, low, high)
-    spread = spread_parameters(scale, zero_point, codes.shape, quantized.granularity, quantized.group_size)
-    return dequantize_affine_codes(codes, *spread, dtype)
+    restore, how = partial(dequantize_affine_codes, dtype=dtype), (quantized.granularity, quantized.group_size)
+    return by_groups(restore, format_named(dtype).carrier, codes, (scale, zero_point), *how)
 
 
 def code_dtype(qmin: int) -> np.dtype[np.int8] | np.dtype[np.uint8]:
@@ -190,6 +191,6 @@ def require_parameters(
 def coded(x: Array, scale: Array, zero_point: Array, how: tuple[int, int, str, int | None, str]) -> QuantizedAffine:
     """Return the record of a float32 tensor; `how` is qmin, qmax, granularity, group_size and the original's format."""
     qmin, qmax, granularity, group_size, name = how
-    spread = spread_parameters(scale, zero_point, x.shape, granularity, group_size)
-    codes = np.asarray(quantize_affine_codes(x, *spread, qmin, qmax))
+    quantize = partial(quantize_affine_codes, qmin=qmin, qmax=qmax)
+    codes = by_groups(quantize, code_dtype(qmin), x, (scale, zero_point), granularity, group_size)
     return QuantizedAffine(codes, scale, zero_point, qmin, qmax, granularity, group_size, name)

@@ -15,6 +15,7 @@ of RN_float64(t) are exact, so qmin is added to the integer, and the parity of t
 
 import numpy as np
 
+from qloracle.blocks import CHUNK
 from qloracle.errors import reject_value, require_dtype, require_integer
 from qloracle.formats import Array
 
@@ -74,10 +75,13 @@ def affine_parameters(lo: Array, hi: Array, *, qmin: int, qmax: int) -> tuple[Ar
     """
     low, high = require_code_range(qmin, qmax)
     lo, hi = require_range(lo, hi)
-    scale = _scale(lo, hi, high - low)
-    poisoned = ~(np.isfinite(lo) & np.isfinite(hi))
-    scale = np.where(poisoned, np.float32(np.nan), np.where(scale == 0, np.float32(1), scale))
-    return scale, zero_point_of(lo, hi, scale, low, high)
+    scale, zero_point = np.empty(lo.shape, np.float32), np.empty(lo.shape, np.int32)
+    ends, found = (lo.reshape(-1), hi.reshape(-1)), (scale.reshape(-1), zero_point.reshape(-1))
+    for start in range(0, lo.size, CHUNK):
+        part = slice(start, start + CHUNK)
+        found[0][part] = _scale_or_one(ends[0][part], ends[1][part], high - low)
+        found[1][part] = zero_point_of(ends[0][part], ends[1][part], found[0][part], low, high)
+    return scale, zero_point
 
 
 def zero_point_of(lo: Array, hi: Array, scale: Array, qmin: int, qmax: int) -> Array:
@@ -104,13 +108,20 @@ def require_range(lo: Array, hi: Array) -> tuple[Array, Array]:
     """Return both ends of a range as arrays in the machine's byte order, or raise."""
     for argument, end in (("lo", lo), ("hi", hi)):
         require_dtype(argument, end, "float32")
-    lo, hi = (np.asarray(end).astype(np.float32) for end in (lo, hi))
+    lo, hi = (np.asarray(end, np.float32) for end in (lo, hi))
     if lo.shape != hi.shape:
         reject_value("hi", f"of the shape of lo {lo.shape}", hi.shape)
     if np.any(lo > hi):
         first = np.flatnonzero(lo > hi)[0]
         reject_value("hi", f"not below lo, here {lo.flat[first]}", hi.flat[first])
     return lo, hi
+
+
+def _scale_or_one(lo: Array, hi: Array, steps: int) -> Array:
+    """Return the scale of each range: 1 where the quotient rounds to 0, NaN where an end is not finite."""
+    scale = _scale(lo, hi, steps)
+    poisoned = ~(np.isfinite(lo) & np.isfinite(hi))
+    return np.where(poisoned, np.float32(np.nan), np.where(scale == 0, np.float32(1), scale))
 
 
 def _scale(lo: Array, hi: Array, steps: int) -> Array:

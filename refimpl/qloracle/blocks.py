@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from qloracle.errors import reject_type, require_positive_integer
-from qloracle.formats import TENSOR_FORMATS, Array, format_of
+from qloracle.formats import Array, tensor_format
 from qloracle.rounding import widen
 
 CHUNK = 1 << 16  # elements at a time: what is computed in between stays in the cache, whatever the block size
@@ -63,15 +63,13 @@ def block_absmax(x: Array, block_size: int, *, fmt: str | None = None) -> Array:
         # Two extremes instead of the maximum of |x|: one pass less, and np.max and np.min both propagate NaN.
         extreme = np.maximum(np.max(part, axis=1), -np.min(part, axis=1))
         absmax[blocks] = np.maximum(absmax[blocks], extreme)
-    return np.abs(poison(absmax))
+    absmax[np.isinf(absmax)] = np.nan
+    return np.abs(absmax, out=absmax)
 
 
 def require_tensor(x: Array, fmt: str | None, argument: str) -> str:
     """Return the format of weights or activations, or raise `ArgumentTypeError` if it is not one of the three."""
-    name = format_of(x, fmt, argument).name
-    if name not in TENSOR_FORMATS:
-        reject_type(argument, "float32, float16 or bfloat16", name)
-    return name
+    return tensor_format(x, fmt, argument).name
 
 
 def require_float32(argument: str, values: object) -> Array:

@@ -69,7 +69,7 @@ def dequantize_codes(codes: Array, absmax: Array, codebook: Codebook, block_size
     array([ 2., -0., -2.,  0.], dtype=float32)
     """
     target = format_named(dtype)
-    values = np.empty(codes.size, target.word if target.numpy is None else target.numpy)
+    values = np.empty(codes.size, target.carrier)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for elements, blocks in rectangles(codes.size, block_size):
             scale = absmax[blocks]

@@ -9,6 +9,7 @@ import numpy as np
 
 from qloracle.formats import Array
 from qloracle.operands import as_rows, real_operands, real_vector
+from qloracle.qlora import QuantizedWeight
 from qloracle.roundings import Roundings
 from qloracle.tracked_adapter import (
     Factors,
@@ -24,7 +25,7 @@ from qloracle.tracked_adapter import (
     sum_fits,
 )
 from qloracle.tracked_norm import Gain, tracked_gain
-from qloracle.tracked_weight import merged_first, once_more
+from qloracle.tracked_weight import later_fits, merged_first, weight_operand, weight_product
 from qloracle.tracking import (
     Interval,
     Tracked,
@@ -52,7 +53,7 @@ def dora_forward_bound(
     rank_stabilized: bool = False,
     fan_in_fan_out: bool = False,
     roundings: Roundings = Roundings(),
-    weight_roundings: float = 0.0,
+    stored: QuantizedWeight | None = None,
 ) -> Interval:
     """Bound every evaluation of `dora_forward` that has the declared rounding points.
 
@@ -61,7 +62,7 @@ def dora_forward_bound(
     x, weight, lora_a, lora_b, magnitude, alpha, bias, mask, dropout, rank_stabilized, fan_in_fan_out
         As for `dora.dora_forward`. For a quantized base `weight` is the dequantized weight.
     roundings : Roundings
-    weight_roundings : float
+    stored : QuantizedWeight, optional
         As for `bounds_lora.lora_forward_bound`; the norms are those of the given weight.
 
     Returns
@@ -91,8 +92,8 @@ def dora_forward_bound(
     fmt, size = how.fmt, real_vector(magnitude, d_out, "magnitude")
     found = tracked_gain(w64, a64, b64, size, how)
     dropped, a, b = dropped_input(rows, how), foldable(a64.T, how), foldable(b64.T, how)
-    merged = once_more(exact_input(w64.T), weight_roundings + 1, how)
-    base, own = (product_sum(term, merged, fmt) for term in (exact_input(rows), dropped))
+    merged = weight_operand(w64, stored, roundings, fmt, fan_in_fan_out=fan_in_fan_out, merged=True).transposed()
+    base, own = (weight_product(term, merged, fmt) for term in (exact_input(rows), dropped))
     hidden = in_hidden(product_sum(dropped, a, fmt), how)
     low = merged_first(product_sum(hidden, b, fmt), dropped, len(a64), how)
     adapter = times(scaled_by_alpha(low, how, 2), found.gain, fmt)
@@ -108,6 +109,7 @@ def dora_forward_bound(
     fit = fits(dropped, how, roundings.dropped).all(axis=1, keepdims=True)
     fit = fit & fits(hidden, how, roundings.intermediate).all(axis=1, keepdims=True) & fits(low, how, roundings.adapter)
     fit = fit & fits(a, how).all() & fits(b, how).all() & sum_fits(roundings.base, base, *biases)
+    fit = fit & later_fits(exact_input(rows), merged, fmt) & later_fits(dropped, merged, fmt)
     total = reshaped(interval(fmt, *terms), fit, base.value.shape)
     reach = [largest_result(t) for t in (base, own, low, *biases)]
     return _in_shape(_unbounded(total, found, fit & (sum(reach) < _room(size, how))), (*x64.shape[:-1], d_out))

@@ -6,6 +6,7 @@ Clause: ``[bounds.dora]``. The derivations stand in `tracking` and `tracked_norm
 
 from qloracle.formats import Array
 from qloracle.operands import as_rows, real_gradient, real_operands, real_vector
+from qloracle.qlora import QuantizedWeight
 from qloracle.roundings import Roundings
 from qloracle.tracked_adapter import (
     Factors,
@@ -22,7 +23,7 @@ from qloracle.tracked_adapter import (
     sum_fits,
 )
 from qloracle.tracked_norm import Gain, tracked_gain
-from qloracle.tracked_weight import merged_first, once_more
+from qloracle.tracked_weight import WeightOperand, later_fits, merged_first, weight_operand, weight_product
 from qloracle.tracking import (
     Interval,
     Tracked,
@@ -50,7 +51,7 @@ def dora_backward_bound(
     rank_stabilized: bool = False,
     fan_in_fan_out: bool = False,
     roundings: Roundings = Roundings(),
-    weight_roundings: float = 0.0,
+    stored: QuantizedWeight | None = None,
 ) -> dict[str, Interval]:
     """Bound every evaluation of `dora_backward` that has the declared rounding points.
 
@@ -58,7 +59,7 @@ def dora_backward_bound(
     ----------
     dy, x, weight, lora_a, lora_b, magnitude, alpha, mask, dropout, rank_stabilized, fan_in_fan_out
         As for `dora.dora_backward`.
-    roundings, weight_roundings
+    roundings, stored
         As for `dora_forward_bound`.
 
     Returns
@@ -88,19 +89,19 @@ def dora_backward_bound(
     fmt, size = how.fmt, real_vector(magnitude, len(w64), "magnitude")
     found = tracked_gain(w64, a64, b64, size, how)
     given, gradient, a, b = exact_input(dy64), *(foldable(operand, how) for operand in (dy64, a64, b64))
-    weights = once_more(exact_input(w64), weight_roundings + 1, how)
+    weights = weight_operand(w64, stored, roundings, fmt, fan_in_fan_out=fan_in_fan_out, merged=True)
     dropped = dropped_input(as_rows(x64), how)
     hidden = in_hidden(product_sum(dropped, transposed(a), fmt), how)
-    gained = in_adapter(times(gradient, found.gain, fmt), how)
+    gained, rescaled = (in_adapter(times(gradient, g, fmt), how) for g in (found.gain, found.less_one))
     back = in_hidden(in_adapter(product_sum(gained, b, fmt), how), how)
     low = scaled_by_alpha(product_sum(back, a, fmt), how, 1)
-    own = in_base(product_sum(in_adapter(times(gradient, found.less_one, fmt), how), weights, fmt), how)
+    own = in_base(weight_product(rescaled, weights, fmt), how)
     through = joined(fmt, (merged_first(low, gained, len(a64), how), len(a64)), (own, len(w64)))
     through = in_adapter(kept(in_adapter(through, how), how), how)
-    base = product_sum(given, weights, fmt)
+    base = weight_product(given, weights, fmt)
     by_a = scaled_by_alpha(product_sum(transposed(back), dropped, fmt), how, 0)
     by_b = scaled_by_alpha(product_sum(transposed(gained), hidden, fmt), how, 1)
-    by_magnitude = _magnitude_gradient(gradient, dropped, hidden, transposed(weights), transposed(b), found, how)
+    by_magnitude = _magnitude_gradient(gradient, dropped, hidden, weights.transposed(), transposed(b), found, how)
     results = {
         "x": interval(fmt, (in_base(base, how), len(w64)), (through, len(a64) + len(w64))),
         "lora_a": interval(fmt, (by_a, len(dy64))),
@@ -117,10 +118,11 @@ def dora_backward_bound(
     inner = inner and all(fits(term, how).all() for term in (a, b))
     all_bounded = bool(found.bounded.all())
     judged: dict[str, Array | bool] = dict.fromkeys(("x", "lora_a"), inner and all_bounded)
-    judged["x"] = judged["x"] & sum_fits(roundings.base, base)
+    later = later_fits(given, weights, fmt) & later_fits(rescaled, weights, fmt)
+    judged["x"] = judged["x"] & sum_fits(roundings.base, base) & later
     judged |= {
         "lora_b": inner & found.bounded.T,
-        "magnitude": inner & found.bounded & fits(by_magnitude, how),
+        "magnitude": inner & found.bounded & fits(by_magnitude, how) & later_fits(dropped, weights, fmt).all(),
         "bias": True,
     }
     shapes = {"x": x64.shape, "lora_a": a64.shape, "lora_b": b64.shape}
@@ -128,12 +130,18 @@ def dora_backward_bound(
 
 
 def _magnitude_gradient(
-    gradient: Tracked, dropped: Tracked, hidden: Tracked, weight: Tracked, lora_b: Tracked, found: Gain, how: Factors
+    gradient: Tracked,
+    dropped: Tracked,
+    hidden: Tracked,
+    weight: WeightOperand,
+    lora_b: Tracked,
+    found: Gain,
+    how: Factors,
 ) -> Tracked:
     """Track Σ dy∘(x_d Vᵀ)/n over all rows."""
     fmt, rank = how.fmt, lora_b.value.shape[0]
     low = scaled_by_alpha(merged_first(product_sum(hidden, lora_b, fmt), dropped, rank, how), how, 2)
-    own = in_base(product_sum(dropped, weight, fmt), how)
-    merged = in_adapter(joined(fmt, (own, weight.value.shape[0]), (low, rank)), how)
+    own = in_base(weight_product(dropped, weight, fmt), how)
+    merged = in_adapter(joined(fmt, (own, weight.term.value.shape[0]), (low, rank)), how)
     total = in_adapter(row_sum(in_adapter(times(merged, gradient, fmt), how), fmt), how)
     return in_adapter(times(total, found.inverse, fmt), how)

@@ -6,8 +6,9 @@ Clause: ``[bounds.dora_merge]``. An evaluation of V = W + s B A differs from it 
 
 but for the roundings of the norm itself: K squares are added up in any order, which costs K roundings on n², half as
 many on n; four more for the root and for a scaling by the largest element (two quotients, one product); and each square
-may underflow. Then one rounding for g = m/n and one for its product with V, which may be another evaluation of V, g
-multiplied into W and B A first. Where V may vanish (‖|V| − ρ‖ = 0) g is anything, and nothing is said.
+may underflow. Then one rounding for g = m/n, which may underflow, and one for its product with V, which may be another
+evaluation of V, g multiplied into W and B A first. Where V may vanish (‖|V| − ρ‖ = 0) g is anything, and nothing is
+said.
 """
 
 import numpy as np
@@ -68,7 +69,7 @@ def dora_merge_bound(
     coarse = how.fmt.unit_roundoff + max(format_named(roundings.norm, "norm").unit_roundoff - how.fmt.unit_roundoff, 0)
     rows, absent = _tracked_rows(w64, a64, b64, how, coarse)
     norms = _norms(rows, how.fmt, coarse)
-    gain = _quotient(real_magnitude(magnitude, len(w64), fmt), norms, coarse)
+    gain = _quotient(real_magnitude(magnitude, len(w64), fmt), norms, coarse, _lost(how))
     lo, hi = _product(gain, rows, 2 * how.fmt.unit_roundoff, how.fmt.half_smallest_subnormal)
     judged = rows.judged & (norms.judged & (norms.lo > 0))[:, np.newaxis]
     judged = judged & (np.maximum(np.abs(lo), np.abs(hi)) < how.fmt.largest_finite)
@@ -164,11 +165,19 @@ def _norms(rows: Interval, fmt: Format, coarse: float) -> Interval:
     return Interval(lo, hi, judged)
 
 
-def _quotient(magnitude: Array, norms: Interval, coarse: float) -> Interval:
-    """Return the interval of g = m/n."""
+def _lost(how: Factors) -> float:
+    """Return what g may underflow by: in the quotient, and in its rounding to a declared format."""
+    norm = format_named(how.declared.norm, "norm")
+    rounded = norm.half_smallest_subnormal if norm.unit_roundoff > how.fmt.unit_roundoff else 0.0
+    return how.fmt.half_smallest_subnormal + rounded
+
+
+def _quotient(magnitude: Array, norms: Interval, coarse: float, lost: float) -> Interval:
+    """Return the interval of g = m/n; it is exactly 0 where m is."""
     ends = [over_norms(magnitude, end) for end in (norms.lo, norms.hi)]
     lo, hi = np.minimum(*ends), np.maximum(*ends)
     width = np.expm1(coarse) * np.maximum(np.abs(lo), np.abs(hi))
+    width = width + np.where(np.maximum(np.abs(lo), np.abs(hi)) > 0, lost, 0.0)
     return Interval(lo - width, hi + width, norms.judged)
 
 

@@ -6,7 +6,8 @@ A dequantized weight Ŵ is exact by its own rule. Where it is declared to be flo
 it a product and apply the scale anywhere, to the sum or to the other operand: Ŵ itself is one rounding away from the
 real (q − zero_point)·scale, or q·absmax/127, and the scale costs three more (the quotient by 127, or the constant 1/127
 that is off by u/16; two products). A scale that is subnormal, or a product with it, is off by half the smallest
-subnormal times a code of at most 2^8. The sum of codes times activations then must not overflow.
+subnormal times a code of at most 2^8; so is a Ŵ that has underflowed, to 0 too, wherever the code is not that of zero.
+The sum of codes times activations then must not overflow.
 """
 
 import numpy as np
@@ -15,6 +16,7 @@ from qloracle.formats import FLOAT32, Array, Format
 from qloracle.int8_linear import QuantizedMatrix, weight_only_backward, weight_only_forward, weight_values
 from qloracle.operands import as_rows, real_operand
 from qloracle.roundings import Roundings, accumulation_format
+from qloracle.tracked_weight import bare_entries, stored_input
 from qloracle.tracking import Interval, Tracked, exact_input, interval, product_sum, row_sum
 
 LARGEST_STEPS = 2.0**8  # of a code from its zero point
@@ -58,7 +60,7 @@ def weight_only_forward_bound(
     """
     value = weight_only_forward(x, weight, bias=bias, weight_rounding=roundings.weight)
     fmt, rows = accumulation_format(roundings), as_rows(real_operand(x, "x"))
-    product = free_product(rows, _values(weight, roundings).T, roundings.weight == FLOAT32.name, fmt)
+    product = free_product(rows, _values(weight, roundings).T, _free_codes(weight, roundings, transpose=True), fmt)
     terms = [(product, rows.shape[1])]
     if bias is not None:
         terms.append((exact_input(np.broadcast_to(real_operand(bias, "bias"), product.value.shape)), 1))
@@ -101,7 +103,7 @@ def weight_only_backward_bound(
     """
     shape = weight_only_backward(dy, weight, weight_rounding=roundings.weight).x.shape
     fmt, rows = accumulation_format(roundings), as_rows(real_operand(dy, "dy"))
-    product = free_product(rows, _values(weight, roundings), roundings.weight == FLOAT32.name, fmt)
+    product = free_product(rows, _values(weight, roundings), _free_codes(weight, roundings), fmt)
     total = row_sum(exact_input(rows), fmt)
     whole = interval(fmt, (product, rows.shape[1]))
     return {
@@ -110,11 +112,14 @@ def weight_only_backward_bound(
     }
 
 
-def free_product(rows: Array, values: Array, free: bool, fmt: Format) -> Tracked:
-    """Track rows @ values, weights whose scale an implementation may apply elsewhere if `free`."""
-    term = product_sum(exact_input(rows), exact_input(values), fmt)
-    if not free:
-        return term
+def free_product(rows: Array, values: Array, codes: Array | None, fmt: Format) -> Tracked:
+    """Track rows @ values, weights whose scale an implementation may apply elsewhere if their codes are given.
+
+    `codes` count from the zero point: only a code of 0 is an exact zero.
+    """
+    if codes is None:
+        return product_sum(exact_input(rows), exact_input(values), fmt)
+    term = product_sum(exact_input(rows), stored_input(values, codes, 0.0), fmt)
     lost = LARGEST_STEPS * fmt.half_smallest_subnormal
     # In the weight, for which it is multiplied by the activation; or in the other operand, or in the sum.
     under = np.abs(np.where(np.isfinite(rows), rows, 0.0)).sum(axis=1, keepdims=True) * lost + len(values) * lost
@@ -139,6 +144,14 @@ def shaped(whole: Interval, fits: Array, shape: tuple[int, ...]) -> Interval:
 def _judged(rows: Array, roundings: Roundings, fmt: Format) -> Array:
     free = roundings.weight == FLOAT32.name
     return unscaled_fits(rows, fmt) if free else np.ones((1, 1), np.bool_)
+
+
+def _free_codes(weight: QuantizedMatrix, roundings: Roundings, *, transpose: bool = False) -> Array | None:
+    """Return the codes from their zero points, where the scale may be applied elsewhere."""
+    if roundings.weight != FLOAT32.name:
+        return None
+    codes = bare_entries(weight)
+    return codes.T if transpose else codes
 
 
 def _values(weight: QuantizedMatrix, roundings: Roundings) -> Array:

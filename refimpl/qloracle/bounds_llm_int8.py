@@ -6,11 +6,13 @@ Clause: ``[bounds.llm_int8]``. The common derivation stands in `tracking`.
 import numpy as np
 
 from qloracle.bounds_int8_linear import free_product, shaped, unscaled_fits
+from qloracle.bounds_scale import scaling_underflow
 from qloracle.decomposition import Decomposed
-from qloracle.formats import FLOAT32, Array
+from qloracle.formats import FLOAT32, Array, format_named
 from qloracle.int8 import QuantizedInt8
+from qloracle.int8_product import int8_matmul
 from qloracle.llm_int8 import linear_parts, llm_int8_forward
-from qloracle.operands import real_operand
+from qloracle.operands import as_rows, real_operand
 from qloracle.roundings import Roundings, accumulation_format
 from qloracle.tracking import Interval, Tracked, exact_input, interval, largest_result, rounded_to
 
@@ -36,7 +38,8 @@ def llm_int8_forward_bound(
     Returns
     -------
     Interval
-        Arrays of the shape of y, before the rounding to the output format.
+        Arrays of the shape of y, before the rounding to the output format. Not judged where a part could overflow the
+        accumulator or its declared format.
 
     Raises
     ------
@@ -45,8 +48,8 @@ def llm_int8_forward_bound(
 
     Notes
     -----
-    Clause ``[bounds.llm_int8]``. Roundings on a path: 5 1/8 for the scales of the INT8 part, which may underflow in its
-    last two steps, see `bounds_scale`; as many as there are outlier columns for their products, and where they are
+    Clause ``[bounds.llm_int8]``. Roundings on a path: 5 1/8 for the scales of the INT8 part, which may underflow, see
+    `bounds_scale`; as many as there are outlier columns for their products, and where they are
     dequantized the scale of their weights as in `weight_only_forward_bound`; the declared intermediate one for each
     part; in the sum of both parts and the bias one addition for each addend of the others.
 
@@ -65,16 +68,17 @@ def llm_int8_forward_bound(
     )
     scaled_part, rows, dense = linear_parts(x, weight, original, parts, outlier_weight, roundings.weight)
     fmt, exact = accumulation_format(roundings), exact_input(scaled_part)
-    small = (exact.magnitude > 0) & (exact.magnitude < 2.0**FLOAT32.minimum_exponent)
-    tiny = np.where(small, 2 * fmt.half_smallest_subnormal, 0.0)
+    acc = int8_matmul(as_rows(parts.codes), weight.codes)
+    tiny = scaling_underflow(scaled_part, acc, parts.absmax, weight.absmax, fmt)
     integer = Tracked(scaled_part, exact.magnitude, _SCALING * fmt.unit_roundoff, tiny, exact.unsure)
     free = outlier_weight == "dequantized" and roundings.weight == FLOAT32.name
-    floating = free_product(rows, dense.T, free, fmt)
+    floating = free_product(rows, dense.T, weight.codes[:, parts.outliers].T if free else None, fmt)
     halves = [rounded_to(part, roundings.intermediate, fmt) for part in (integer, floating)]
     terms = [(halves[0], 1), (halves[1], rows.shape[1])]
     if bias is not None:
         terms.append((exact_input(np.broadcast_to(real_operand(bias, "bias"), scaled_part.shape)), 1))
     fits = unscaled_fits(rows, fmt) if free else np.ones((1, 1), np.bool_)
+    largest = min(fmt.largest_finite, format_named(roundings.intermediate).largest_finite)
     for half in halves:
-        fits = fits & (largest_result(half) < fmt.largest_finite)
+        fits = fits & (largest_result(half) < largest)
     return shaped(interval(fmt, *terms), fits, value.shape)

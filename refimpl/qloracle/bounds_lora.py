@@ -9,6 +9,7 @@ import numpy as np
 
 from qloracle.formats import Array
 from qloracle.operands import as_rows, real_gradient, real_operands, real_vector
+from qloracle.qlora import QuantizedWeight
 from qloracle.roundings import Roundings
 from qloracle.tracked_adapter import (
     dropped_input,
@@ -23,7 +24,7 @@ from qloracle.tracked_adapter import (
     scaled_by_alpha,
     sum_fits,
 )
-from qloracle.tracked_weight import later_fits, weight_product
+from qloracle.tracked_weight import later_fits, weight_operand, weight_product
 from qloracle.tracking import Interval, Tracked, exact_input, interval, product_sum, row_sum, transposed
 
 
@@ -41,7 +42,7 @@ def lora_forward_bound(
     rank_stabilized: bool = False,
     fan_in_fan_out: bool = False,
     roundings: Roundings = Roundings(),
-    weight_roundings: float = 0.0,
+    stored: QuantizedWeight | None = None,
 ) -> Interval:
     """Bound every evaluation of `lora_forward` that has the declared rounding points.
 
@@ -50,9 +51,9 @@ def lora_forward_bound(
     x, weight, lora_a, lora_b, alpha, bias, lora_bias, mask, dropout, rank_stabilized, fan_in_fan_out
         As for `lora.lora_forward`. For QLoRA `weight` is the dequantized weight.
     roundings : Roundings
-    weight_roundings : float
-        Roundings by which an implementation's weight may differ: 0 where it is the given one, see
-        `tracked_weight.weight_roundings` for weights whose scale is applied after the sum.
+    stored : QuantizedWeight, optional
+        The record that `weight` was dequantized from, where an implementation is given that: it may apply the scales
+        after the sum, see `tracked_weight`.
 
     Returns
     -------
@@ -81,7 +82,8 @@ def lora_forward_bound(
     dropped, a, b = dropped_input(rows, how), foldable(a64.T, how), foldable(b64.T, how)
     hidden = in_hidden(product_sum(dropped, a, how.fmt), how)
     low = product_sum(hidden, b, how.fmt)
-    base = weight_product(rows, w64.T, weight_roundings, how.fmt)
+    operand = weight_operand(w64, stored, roundings, how.fmt, fan_in_fan_out=fan_in_fan_out).transposed()
+    base = weight_product(exact_input(rows), operand, how.fmt)
     terms = [(in_base(base, how), len(w64.T)), (scaled_by_alpha(low, how, 2), len(a64))]
     biases: list[Tracked] = []
     if bias is not None:
@@ -93,7 +95,7 @@ def lora_forward_bound(
     fit = fits(dropped, how, roundings.dropped).all(axis=1, keepdims=True)
     fit = fit & fits(hidden, how, roundings.intermediate).all(axis=1, keepdims=True) & fits(low, how, roundings.adapter)
     fit = fit & fits(a, how).all() & fits(b, how).all() & sum_fits(roundings.base, base, *biases)
-    fit = fit & later_fits(rows, weight_roundings, how.fmt)
+    fit = fit & later_fits(exact_input(rows), operand, how.fmt)
     return reshaped(interval(how.fmt, *terms), fit, (*x64.shape[:-1], d_out))
 
 
@@ -110,7 +112,7 @@ def lora_backward_bound(
     rank_stabilized: bool = False,
     fan_in_fan_out: bool = False,
     roundings: Roundings = Roundings(),
-    weight_roundings: float = 0.0,
+    stored: QuantizedWeight | None = None,
 ) -> dict[str, Interval]:
     """Bound every evaluation of `lora_backward` that has the declared rounding points.
 
@@ -118,7 +120,7 @@ def lora_backward_bound(
     ----------
     dy, x, weight, lora_a, lora_b, alpha, mask, dropout, rank_stabilized, fan_in_fan_out
         As for `lora.lora_backward`.
-    roundings, weight_roundings
+    roundings, stored
         As for `lora_forward_bound`.
 
     Returns
@@ -152,7 +154,8 @@ def lora_backward_bound(
     through = through if mask is None else in_adapter(kept(through, how), how)
     by_a = scaled_by_alpha(product_sum(transposed(back), dropped, fmt), how, 0)
     by_b = scaled_by_alpha(product_sum(transposed(gradient), hidden, fmt), how, 1)
-    base = weight_product(dy64, w, weight_roundings, fmt)
+    operand = weight_operand(w, stored, roundings, fmt, fan_in_fan_out=fan_in_fan_out)
+    base = weight_product(given, operand, fmt)
     results = {
         "x": interval(fmt, (in_base(base, how), len(w)), (through, len(a64))),
         "lora_a": interval(fmt, (by_a, len(dy64))),
@@ -165,7 +168,7 @@ def lora_backward_bound(
     inner = inner and all(fits(term, how, roundings.intermediate).all() for term in (hidden, back))
     judged: dict[str, Array | bool] = dict.fromkeys(results, inner)
     judged["x"] = inner & sum_fits(roundings.base, base) & sum_fits(roundings.adapter, through)
-    judged["x"] = judged["x"] & later_fits(dy64, weight_roundings, fmt)
+    judged["x"] = judged["x"] & later_fits(given, operand, fmt)
     judged["bias"] = True
     judged["lora_bias"] = bool(fits(gradient, how, roundings.adapter).all())
     shapes = {"x": x64.shape, "lora_a": a64.shape, "lora_b": b64.shape}

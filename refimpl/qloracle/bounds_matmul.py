@@ -10,7 +10,7 @@ from qloracle.operands import as_rows, real_operand, real_rows, real_vector
 from qloracle.qlora import QuantizedWeight, qlora_weight
 from qloracle.roundings import Roundings, accumulation_format
 from qloracle.tracked_adapter import reshaped, sum_fits
-from qloracle.tracked_weight import later_fits, weight_product, weight_roundings
+from qloracle.tracked_weight import later_fits, weight_operand, weight_product
 from qloracle.tracking import Interval, Tracked, exact_input, interval, rounded_to
 
 
@@ -37,7 +37,7 @@ def quantized_matmul_bound(
 
     Notes
     -----
-    Clause ``[bounds.matmul]``. Roundings on a path: K for x Wᵀ, those of `tracked_weight.weight_roundings`, one for the
+    Clause ``[bounds.matmul]``. Roundings on a path: K for x Wᵀ, those of `tracked_weight.SCALE_LATER`, one for the
     bias, and the declared one of the base. Not judged where a sum of products with bare entries could overflow.
 
     Examples
@@ -50,12 +50,12 @@ def quantized_matmul_bound(
     """
     fmt = accumulation_format(roundings)
     x64, w64 = real_rows(x), real_operand(qlora_weight(weight, weight_rounding=roundings.weight), "weight")
-    later, rows = weight_roundings(roundings), as_rows(x64)
-    base = weight_product(rows, w64.T, later, fmt)
+    rows, operand = exact_input(as_rows(x64)), weight_operand(w64, weight, roundings, fmt).transposed()
+    base = weight_product(rows, operand, fmt)
     biases: list[Tracked] = []
     if bias is not None:
         biases.append(exact_input(np.broadcast_to(real_vector(bias, len(w64), "bias"), base.value.shape)))
     rounded = [rounded_to(term, roundings.base, fmt, "base") for term in (base, *biases)]
     total = interval(fmt, *zip(rounded, (w64.shape[1], 1), strict=False))
-    fit = sum_fits(roundings.base, base, *biases) & later_fits(rows, later, fmt)
+    fit = sum_fits(roundings.base, base, *biases) & later_fits(rows, operand, fmt)
     return reshaped(total, fit, (*x64.shape[:-1], len(w64)))

@@ -119,8 +119,10 @@ def clip_by_norm_bound(
     -----
     Clause ``[bounds.clip]``. Roundings on a path, n elements in all: half of 1 + (n − 1) for squares and their sum in
     any order, √, the constant, the quotient, the product with a value, and one for a norm that is a root of partial
-    norms: n/2 + 5. Where the norm could be either side of `max_norm` both results lie in the interval, for the factor
-    is continuous. Below the bound, less those n/2 + 5, nothing is rounded.
+    norms: n/2 + 5. Underflow: one for the product; one for the factor c, which the whole value then multiplies; and one
+    for a `max_norm` below the normal range, divided by the norm and multiplied by a value, which is at most the norm:
+    η₀·(2 + |value|) in all. Where the norm could be either side of `max_norm` both results lie in the interval, for the
+    factor is continuous. Below the bound, less those n/2 + 5, nothing is rounded.
 
     Examples
     --------
@@ -137,9 +139,9 @@ def clip_by_norm_bound(
     small = terms * work.half_smallest_subnormal * 2.0**26
     judged = norm == 0 or not np.isfinite(norm) or small < norm * norm < work.largest_finite / 2
     found = []
-    for value in real:
-        size = np.where(np.isfinite(value), np.abs(value), 0.0)
-        under = np.where(size > 0, work.half_smallest_subnormal, 0.0)
-        radius = active * (np.expm1(exponent) * size + under) * (1 + 2.0**-20)
+    for value, given in zip(real, wide, strict=True):
+        size, before = (np.where(np.isfinite(part), np.abs(part), 0.0) for part in (value, given))
+        under = np.where(before > 0, (2 + before) * work.half_smallest_subnormal, 0.0)
+        radius = active * (np.expm1(exponent) * size + np.exp(exponent) * under) * (1 + 2.0**-20)
         found.append(Interval(value - radius, value + radius, np.full(value.shape, judged)))
     return found

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.errors import reject_type, reject_value
+from qloracle.errors import reject_value
 from qloracle.formats import (
     FLOAT32,
     FLOAT64,
-    TENSOR_FORMATS,
     Array,
     Format,
     format_named,
     format_of,
     from_bits,
+    tensor_format,
     to_bits,
 )
 
@@ -176,9 +176,7 @@ def widen(values: Array, fmt: str | None = None, argument: str = "values") -> Ar
     ArgumentTypeError
         For float64, the narrow formats, and every other dtype.
     """
-    named = format_of(values, fmt, argument)
-    if named.name not in TENSOR_FORMATS:
-        reject_type(argument, "float32, float16 or bfloat16", named.name)
+    named = tensor_format(values, fmt, argument)
     words = to_bits(values, fmt, argument)
     if named is FLOAT32:
         return from_bits(words, "float32")

@@ -5,7 +5,7 @@ With V = W + s B A, its row norms n = √(Σ_k V_k²), a magnitude m for each ou
 
     y  = x Wᵀ + b + (g − 1)∘(x_d Wᵀ) + g∘s (x_d Aᵀ) Bᵀ
     dB = s (dy∘g)ᵀ (x_d Aᵀ)        dA = s ((dy∘g) B)ᵀ x_d        db = Σ dy        dm = Σ dy∘(x_d Vᵀ)/n
-    dx = dy W + mask/(1 − p)·[(dy∘(g − 1)) W + s ((dy∘g) B) A]
+    dx = dy W + mask/(1 − p)·[(dy∘(g − 1)) W + s ((dy∘g) B) A], and dy W for p = 1
 
 The norm is detached: in the gradients n is a constant, so that g is one with regard to A and B. A row of V that is 0
 has g = 0 and no gradient of its magnitude. The norm is a real number: no square of it can overflow or underflow.
@@ -20,7 +20,7 @@ import numpy as np
 
 from qloracle.formats import Array
 from qloracle.lora import dropout_factor, lora_scale
-from qloracle.operands import as_rows, real_gradient, real_operands, real_vector, real_weight
+from qloracle.operands import as_rows, dropped, real_gradient, real_operands, real_vector, real_weight
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ def dora_forward(
     Notes
     -----
     Clauses ``[dora.norm]``, ``[dora.forward]``. Only the adapter's share of x is dropped. Finite operands never give
-    NaN. Rounding points of an implementation are declared by it, see `bounds.Roundings`.
+    NaN, for a scale that is 0 or at least 2^−149 in magnitude. Rounding points of an implementation are declared by it,
+    see `bounds.Roundings`.
 
     Examples
     --------
@@ -153,13 +154,12 @@ def dora_forward(
     """
     x64, w64, a64, b64 = real_operands(x, weight, lora_a, lora_b, fan_in_fan_out=fan_in_fan_out)
     scale = lora_scale(alpha, len(a64), rank_stabilized=rank_stabilized)
-    factor = dropout_factor(mask, dropout, x64.shape)
+    share = dropped(x64, dropout_factor(mask, dropout, x64.shape), dropout)
     gain = over_norms(real_vector(magnitude, len(w64), "magnitude"), row_norms(merged_rows(w64, a64, b64, scale)))
     offset = 0.0 if bias is None else real_vector(bias, len(w64), "bias")
     with np.errstate(invalid="ignore", over="ignore"):
-        dropped = x64 * factor
-        adapter = scale * ((dropped @ a64.T) @ b64.T)
-        y: Array = x64 @ w64.T + (gain - 1) * (dropped @ w64.T) + gain * adapter + offset
+        adapter = scale * ((share @ a64.T) @ b64.T)
+        y: Array = x64 @ w64.T + (gain - 1) * (share @ w64.T) + gain * adapter + offset
     return y
 
 
@@ -218,10 +218,10 @@ def dora_backward(
     norms = row_norms(merged)
     gain = over_norms(real_vector(magnitude, len(w64), "magnitude"), norms)
     with np.errstate(invalid="ignore", over="ignore"):
-        rows, dy_rows, gained = as_rows(x64 * factor), as_rows(dy64), dy64 * gain
+        rows, dy_rows, gained = as_rows(dropped(x64, factor, dropout)), as_rows(dy64), dy64 * gain
         back = gained @ b64
         return DoraGradients(
-            x=dy64 @ w64 + factor * ((dy64 * (gain - 1)) @ w64 + scale * (back @ a64)),
+            x=dy64 @ w64 + dropped((dy64 * (gain - 1)) @ w64 + scale * (back @ a64), factor, dropout),
             lora_a=scale * (as_rows(back).T @ rows),
             lora_b=scale * (as_rows(gained).T @ (rows @ a64.T)),
             magnitude=over_norms((dy_rows * (rows @ merged.T)).sum(axis=0), norms),

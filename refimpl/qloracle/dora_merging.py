@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qloracle.dora import merged_rows, over_norms, row_norms
-from qloracle.errors import reject_value, require_record
+from qloracle.errors import reject_value, require_flag, require_record
 from qloracle.formats import Array, format_of
 from qloracle.lora import lora_scale
 from qloracle.merge_operands import low_rank, merge_operands, real_values, require_finite
@@ -69,9 +69,9 @@ def dora_merge(
 
     Notes
     -----
-    Clause ``[dora.merge]``. Finite operands never give NaN: a row of V that is 0 stays 0. The scale s is in V once, and
-    the magnitude is not scaled. Rounding points of an implementation are declared by it; the last one is to the format
-    of the weight.
+    Clause ``[dora.merge]``. Finite operands never give NaN, for a scale that is 0 or at least 2^−149 in magnitude: a
+    row of V that is 0 stays 0. The scale s is in V once, and the magnitude is not scaled. Rounding points of an
+    implementation are declared by it; the last one is to the format of the weight.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def dora_merge(
         single = norms.astype(np.float32)
     name = format_of(weight, fmt, "weight").name
     stored = stored_as(merged, name, fan_in_fan_out=fan_in_fan_out)
-    if safe:
+    if require_flag("safe", safe):
         require_finite(stored, name, "the merged weight")
     return MergedDora(stored, single)
 

@@ -106,8 +106,9 @@ def dequantize_double(quantized: DoubleQuantized, *, dtype: str | None = None) -
     Notes
     -----
     Clauses ``[double_quant.dequantize]``, ``[blockwise.dequantize]``. Rounding points, in order: those of the absmax;
-    those of the values. A block of zeros gives zeros, +0 only if its absmax is restored to 0 or above: what is stored
-    does not tell such a block from others (`blockwise.dequantize_codes`).
+    those of the values. A block of zeros gives the entry nearest to 0 times its restored absmax, which is mostly not 0:
+    for an entry 0 a zero of the sign of that absmax, −0 where it is negative, and for a codebook without 0 no zero at
+    all. What is stored does not tell such a block from others (`blockwise.dequantize_codes`).
 
     Examples
     --------

@@ -78,7 +78,8 @@ def fake_quantize_backward(
 ) -> Array:  # fmt: skip
     """Differentiate `fake_quantize` straight through: rounding counts as the identity, clipping as what it is.
 
-    dx = dy where fl32((qmin − zero_point)·scale) ≤ x ≤ fl32((qmax − zero_point)·scale), ends included; else +0.
+    dx = dy where x lies between value(qmin) and value(qmax), ends included, else +0, where
+    value(q) = RN_x(fl32((q − zero_point)·scale)).
 
     Parameters
     ----------
@@ -102,7 +103,8 @@ def fake_quantize_backward(
 
     Notes
     -----
-    Clause ``[fake_quant.backward]``. Rounding points: none but the two ends, which are values of codes.
+    Clause ``[fake_quant.backward]``. Rounding points: none but those of the two ends, which are `fake_quantize`'s own
+    smallest and largest output, in the format of `x`. Rounding is monotone, so every output of it is inside.
 
     References
     ----------
@@ -122,22 +124,28 @@ def fake_quantize_backward(
     if dy.shape != x.shape:
         reject_value("dy", f"of the shape of x {x.shape}", dy.shape)
     require_one_of("interval", interval, INTERVALS)
-    inside = _inside(wide, scale, zero_point, low, high, interval)
+    if interval == "codes":
+        inside = _unclipped(wide, scale, zero_point, low, high)
+    else:
+        inside = _between_ends(wide, scale, zero_point, (low, high), source.name)
     words = np.where(inside, to_bits(dy, fmt, "dy"), source.word.type(0))
     return from_bits(np.where(np.isnan(scale), source.word.type(source.quiet_nan_bits), words), source.name)
 
 
-def _inside(x: Array, scale: Array, zero_point: Array, qmin: int, qmax: int, interval: str) -> Array:
-    """Return where the straight-through gradient is 1."""
-    if interval == "codes":
-        usable = np.isfinite(scale) & (scale != 0)
-        with np.errstate(invalid="ignore"):
-            steps = np.rint(x.astype(np.float64) / np.where(usable, scale, np.float32(np.inf)).astype(np.float64))
-        codes: Array = steps + zero_point
-        return (codes >= qmin) & (codes <= qmax)
-    edges = [dequantize_affine_codes(np.asarray(q), scale, zero_point, "float32") for q in (qmin, qmax)]
+def _unclipped(x: Array, scale: Array, zero_point: Array, qmin: int, qmax: int) -> Array:
+    """Return where the code of x was not clipped."""
+    usable = np.isfinite(scale) & (scale != 0)
     with np.errstate(invalid="ignore"):
-        within: Array = (np.minimum(*edges) <= x) & (x <= np.maximum(*edges))
+        steps = np.rint(x.astype(np.float64) / np.where(usable, scale, np.float32(np.inf)).astype(np.float64))
+    codes: Array = steps + zero_point
+    return (codes >= qmin) & (codes <= qmax)
+
+
+def _between_ends(x: Array, scale: Array, zero_point: Array, codes: tuple[int, int], fmt: str) -> Array:
+    """Return where x is between the values of the outermost codes in the format `fmt`, ends included."""
+    ends = [widen(dequantize_affine_codes(np.asarray(q), scale, zero_point, fmt), fmt) for q in codes]
+    with np.errstate(invalid="ignore"):
+        within: Array = (np.minimum(*ends) <= x) & (x <= np.maximum(*ends))
     return within
 
 

@@ -42,6 +42,11 @@ class Format:
     numpy: np.dtype[Any] | None  # NumPy's own dtype, None where NumPy has none
 
     @property
+    def carrier(self) -> np.dtype[Any]:
+        """The dtype of arrays of this format: NumPy's own where there is one, else that of bit patterns."""
+        return self.word if self.numpy is None else self.numpy
+
+    @property
     def significand_bits(self) -> int:
         """Precision p: mantissa bits and the implicit one."""
         return self.mantissa_bits + 1
@@ -160,6 +165,8 @@ FORMATS: dict[str, Format] = {
 }  # fmt: skip
 _OWN_DTYPE: dict[np.dtype[Any], Format] = {f.numpy: f for f in FORMATS.values() if f.numpy is not None}
 TENSOR_FORMATS = ("float32", "float16", "bfloat16")  # what weights and activations may be
+_TENSOR_RULE = "float32, float16 or bfloat16"
+_ANY_RULE = f"an array of {', '.join(FORMATS)}, or bit patterns with fmt="
 
 
 def format_named(name: str, argument: str = "fmt") -> Format:
@@ -167,8 +174,10 @@ def format_named(name: str, argument: str = "fmt") -> Format:
     return FORMATS[require_one_of(argument, name, FORMATS)]
 
 
-def format_of(values: Array, fmt: str | None = None, argument: str = "values") -> Format:
+def format_of(values: Array, fmt: str | None = None, argument: str = "values", rule: str = _ANY_RULE) -> Format:
     """Return the format of an array: its dtype's own, or `fmt` for an array of bit patterns.
+
+    `rule` is what an error says of a dtype that is no format: all that the caller accepts.
 
     Raises
     ------
@@ -181,10 +190,18 @@ def format_of(values: Array, fmt: str | None = None, argument: str = "values") -
     if own is not None and fmt in (None, own.name):
         return own
     if fmt is None:
-        reject_type(argument, f"an array of {', '.join(FORMATS)}, or bit patterns with fmt=", values.dtype)
+        reject_type(argument, rule, values.dtype)
     named = format_named(fmt)
     if values.dtype.newbyteorder("=") != named.word:
         reject_type(argument, f"{fmt} as bit patterns of dtype {named.word}", values.dtype)
+    return named
+
+
+def tensor_format(values: Array, fmt: str | None = None, argument: str = "values") -> Format:
+    """Return the format of weights or activations as `format_of` does; every other format is refused too."""
+    named = format_of(values, fmt, argument, f"{_TENSOR_RULE}, or bit patterns with fmt=")
+    if named.name not in TENSOR_FORMATS:
+        reject_type(argument, _TENSOR_RULE, named.name)
     return named
 
 

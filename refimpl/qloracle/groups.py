@@ -4,12 +4,13 @@ tensor: one group; row: one for every position in all axes but the last; column:
 axis; block or group: flat runs of `size` elements in row-major order, the last one short where they do not fit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod
+from typing import Any
 
 import numpy as np
 
-from qloracle.blocks import block_count, spread
+from qloracle.blocks import block_count, rectangles, spread
 from qloracle.errors import reject_value, require_one_of, require_positive_integer
 from qloracle.formats import Array
 
@@ -87,3 +88,49 @@ def spread_parameters(
 ) -> tuple[Array, Array]:
     """Return scale and zero point of every element's group, broadcastable to `shape`."""
     return spread_groups(scale, shape, granularity, size), spread_groups(zero_point, shape, granularity, size)
+
+
+def by_groups(
+    function: Callable[..., Array], dtype: np.dtype[Any], x: Array, per_group: tuple[Array, ...], granularity: str,
+    size: int | None,
+) -> Array:  # fmt: skip
+    """Return ``function(x, *spread)`` for a function of elements, computed a cache-sized part at a time.
+
+    Parameters
+    ----------
+    function : callable
+        Takes a part of `x` as a matrix, and of each array in `per_group` what broadcasts to it.
+    dtype : dtype
+        Of the result.
+    x : array
+    per_group : tuple of array
+        Each of one number a group; spread over `x` they would need as much memory as `x` each.
+    granularity, size
+        As for `group_shape`.
+
+    Examples
+    --------
+    >>> x, scales = np.float32([[1, 2, 3], [4, 5, 6]]), np.float32([10, 100])
+    >>> by_groups(np.multiply, x.dtype, x, (scales,), "block", 4)
+    array([[ 10.,  20.,  30.],
+           [ 40., 500., 600.]], dtype=float32)
+    """
+    flat, numbers = x.reshape(-1), [array.reshape(-1) for array in per_group]
+    made = np.empty(flat.size, dtype)
+    for elements, groups, rows in _parts(x.shape, granularity, size):
+        part = function(flat[elements].reshape(rows, -1), *(array[groups] for array in numbers))
+        made[elements] = part.reshape(-1)
+    return made.reshape(x.shape)
+
+
+def _parts(shape: tuple[int, ...], granularity: str, size: int | None) -> Iterator[tuple[slice, Any, int]]:
+    """Yield parts of a tensor: flat elements, the index of their groups among all groups, and the part's rows."""
+    count = prod(shape)
+    width = size if granularity in FLAT and size is not None else count if granularity == "tensor" else shape[-1]
+    for elements, lines in rectangles(count, width):
+        rows = lines.stop - lines.start
+        if granularity == "column":
+            first = elements.start % width
+            yield elements, (np.newaxis, slice(first, first + (elements.stop - elements.start) // rows)), rows
+        else:
+            yield elements, (lines, np.newaxis), rows

@@ -135,7 +135,7 @@ def embedding_init(draws: Array, num_embeddings: int, *, fmt: str = "float32") -
 
 
 def _require_draws(draws: Array) -> Array:
-    if format_of(draws, None, "draws") is not FLOAT32:
+    if format_of(draws, None, "draws", "float32") is not FLOAT32:
         reject_type("draws", "float32", draws.dtype)
     if draws.ndim != 2:
         reject_value("draws", "2-d", f"{draws.ndim}-d")

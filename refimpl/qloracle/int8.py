@@ -12,13 +12,14 @@ differs from it by more than 2^−33 of itself, so the first rounding does not r
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from qloracle.blocks import block_absmax, poison
 from qloracle.errors import reject_value, require_dtype, require_one_of, require_record
-from qloracle.formats import TENSOR_FORMATS, Array, format_of
-from qloracle.groups import group_shape, reduce_groups, spread_groups
+from qloracle.formats import TENSOR_FORMATS, Array, format_named, tensor_format
+from qloracle.groups import by_groups, group_shape, reduce_groups
 from qloracle.records import require_fields
 from qloracle.rounding import round_to, widen
 
@@ -156,10 +157,10 @@ def quantize_int8(
     >>> q.codes.tolist(), float(q.absmax)
     ([28, -12, -101, 28, -73, 19, 56, 127], 5.400000095367432)
     """
-    name = format_of(x, fmt, "x").name
+    name = tensor_format(x, fmt, "x").name
     wide = widen(x, fmt, "x")
     absmax = int8_absmax(wide, granularity, block_size)
-    codes = quantize_int8_codes(wide, spread_groups(absmax, wide.shape, granularity, block_size))
+    codes = by_groups(quantize_int8_codes, np.dtype(np.int8), wide, (absmax,), granularity, block_size)
     return QuantizedInt8(codes, absmax, granularity, block_size, name)
 
 
@@ -179,7 +180,8 @@ def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Ar
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If codes and absmax are not int8 and float32 of shapes that belong together, or the format is unknown.
+        If codes and absmax are not int8 and float32 of shapes that belong together, a code is −128, which
+        ``[int8.quantize]`` never gives, or the format is unknown.
 
     Notes
     -----
@@ -192,18 +194,18 @@ def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Ar
     """
     require_record("quantized", quantized, QuantizedInt8)
     dtype = quantized.dtype if dtype is None else dtype
-    codes, absmax = quantized.codes, quantized.absmax
     require_one_of("dtype", dtype, TENSOR_FORMATS)
     require_int8(quantized)
-    return dequantize_int8_codes(
-        codes, spread_groups(absmax, codes.shape, quantized.granularity, quantized.block_size), dtype
-    )
+    restore, how = partial(dequantize_int8_codes, dtype=dtype), (quantized.granularity, quantized.block_size)
+    return by_groups(restore, format_named(dtype).carrier, quantized.codes, (quantized.absmax,), *how)
 
 
 def require_int8(quantized: QuantizedInt8) -> None:
-    """Raise unless codes and absmax are int8 and float32 of shapes that belong together."""
+    """Raise unless codes and absmax are int8, none of them −128, and float32 of shapes that belong together."""
     codes, absmax = quantized.codes, quantized.absmax
     require_dtype("codes", codes, "int8")
+    if codes.size and codes.min() < -LARGEST_CODE:
+        reject_value("codes", f"from {-LARGEST_CODE} to {LARGEST_CODE}", int(codes.min()))
     require_dtype("absmax", absmax, "float32")
     expected = group_shape(codes.shape, quantized.granularity, quantized.block_size, GRANULARITIES)
     if absmax.shape != expected:

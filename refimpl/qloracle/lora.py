@@ -1,10 +1,10 @@
 """LoRA: a frozen weight and a trained low-rank correction, forward and backward.
 
-With W (d_out, d_in), A (r, d_in), B (d_out, r), s = alpha/r (rsLoRA: alpha/√r) and x_d = x·mask/(1 − p):
+With W (d_out, d_in), A (r, d_in), B (d_out, r), s = alpha/r (rsLoRA: alpha/√r) and x_d = x·mask/(1 − p), 0 for p = 1:
 
     y  = x Wᵀ + b + s (x_d Aᵀ) Bᵀ + s b_B
     dB = s dyᵀ (x_d Aᵀ)        dA = s (dy B)ᵀ x_d        db = Σ dy        db_B = s Σ dy
-    dx = dy W + s·mask/(1 − p)·((dy B) A)
+    dx = dy W + s·mask/(1 − p)·((dy B) A), and dy W for p = 1
 
 Clauses: ``[lora.scale]``, ``[lora.dropout]``, ``[lora.forward]``, ``[lora.bias]``, ``[lora.fan_in_fan_out]``,
 ``[lora.backward]``.
@@ -16,9 +16,9 @@ from math import sqrt
 
 import numpy as np
 
-from qloracle.errors import reject_value, require_dtype, require_number, require_positive_integer
-from qloracle.formats import Array
-from qloracle.operands import as_rows, real_gradient, real_operands, real_vector
+from qloracle.errors import reject_value, require_dtype, require_flag, require_number, require_positive_integer
+from qloracle.formats import FLOAT32, Array
+from qloracle.operands import as_rows, dropped, real_gradient, real_operands, real_vector
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ def lora_scale(alpha: float, rank: int, *, rank_stabilized: bool = False) -> flo
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If `rank` is no positive integer, or `alpha` no finite number.
+        If `rank` is no positive integer, `alpha` no finite number, s is beyond the largest finite float32 number, or
+        `rank_stabilized` no bool.
 
     Notes
     -----
@@ -54,7 +55,10 @@ def lora_scale(alpha: float, rank: int, *, rank_stabilized: bool = False) -> flo
     alpha = require_number("alpha", alpha)
     if not np.isfinite(alpha):
         reject_value("alpha", "finite", alpha)
-    return alpha / (sqrt(rank) if rank_stabilized else rank)
+    scale = alpha / (sqrt(rank) if require_flag("rank_stabilized", rank_stabilized) else rank)
+    if abs(scale) > FLOAT32.largest_finite:
+        reject_value("alpha", f"such that the scale is at most {FLOAT32.largest_finite!r}, for rank {rank}", alpha)
+    return scale
 
 
 def dropout_factor(mask: Array | None, dropout: float, shape: tuple[int, ...]) -> Array:
@@ -76,8 +80,9 @@ def dropout_factor(mask: Array | None, dropout: float, shape: tuple[int, ...]) -
 
     Notes
     -----
-    Clause ``[lora.dropout]``. Rounding points of an implementation: the difference, the quotient and the product; the
-    reference's own are in float64.
+    Clause ``[lora.dropout]``. An element that the mask drops for p < 1 is multiplied by 0: NaN or an infinity stays
+    visible as NaN. For p = 1 nothing is multiplied: x_d is 0, whatever x is. Rounding points of an implementation: the
+    difference, the quotient and the product; the reference's own are in float64.
     """
     dropout = require_number("dropout", dropout)
     if not 0 <= dropout <= 1:
@@ -115,6 +120,7 @@ def lora_forward(
     x : array, shape (..., d_in)
     weight : array, shape (d_out, d_in), or (d_in, d_out) with `fan_in_fan_out`
     lora_a : array, shape (r, d_in)
+        A rank r above min(d_in, d_out) is legal: concatenated adapters have it.
     lora_b : array, shape (d_out, r)
     alpha : float
     bias : array, shape (d_out,), optional
@@ -151,11 +157,11 @@ def lora_forward(
     """
     x64, w64, a64, b64 = real_operands(x, weight, lora_a, lora_b, fan_in_fan_out=fan_in_fan_out)
     scale = lora_scale(alpha, a64.shape[0], rank_stabilized=rank_stabilized)
-    factor = dropout_factor(mask, dropout, x64.shape)
+    share = dropped(x64, dropout_factor(mask, dropout, x64.shape), dropout)
     offset = 0.0 if bias is None else real_vector(bias, w64.shape[0], "bias")
     shift = 0.0 if lora_bias is None else real_vector(lora_bias, w64.shape[0], "lora_bias")
     with np.errstate(invalid="ignore", over="ignore"):
-        y: Array = x64 @ w64.T + scale * ((x64 * factor @ a64.T) @ b64.T + shift) + offset
+        y: Array = x64 @ w64.T + scale * ((share @ a64.T) @ b64.T + shift) + offset
     return y
 
 
@@ -209,9 +215,9 @@ def lora_backward(
     scale = lora_scale(alpha, a64.shape[0], rank_stabilized=rank_stabilized)
     factor = dropout_factor(mask, dropout, x64.shape)
     with np.errstate(invalid="ignore", over="ignore"):
-        rows, dy_rows, back = as_rows(x64 * factor), as_rows(dy64), dy64 @ b64
+        rows, dy_rows, back = as_rows(dropped(x64, factor, dropout)), as_rows(dy64), dy64 @ b64
         return LoraGradients(
-            x=dy64 @ w64 + scale * factor * (back @ a64),
+            x=dy64 @ w64 + scale * dropped(back @ a64, factor, dropout),
             lora_a=scale * (as_rows(back).T @ rows),
             lora_b=scale * (dy_rows.T @ (rows @ a64.T)),
             bias=dy_rows.sum(axis=0),

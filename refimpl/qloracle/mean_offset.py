@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qloracle.blocks import require_float32
+from qloracle.blocks import CHUNK, require_float32
 from qloracle.formats import Array
 
 
@@ -35,11 +35,12 @@ def mean_offset(absmax: Array) -> np.float32:
     >>> float(mean_offset(np.array([4, 2**-22, 2**-100, 0], np.float32))).hex()
     '0x1.0000020000000p+0'
     """
-    numbers = require_float32("absmax", absmax)
-    finite = numbers[np.isfinite(numbers)]
-    if not finite.size:
-        return np.float32(0)
-    return round_ratio(exact_sum(finite), finite.size, -149)
+    numbers, total, count = require_float32("absmax", absmax).reshape(-1), 0, 0
+    for start in range(0, numbers.size, CHUNK):
+        part = numbers[start : start + CHUNK]
+        finite = part[np.isfinite(part)]
+        total, count = total + exact_sum(finite), count + finite.size
+    return round_ratio(total, count, -149) if count else np.float32(0)
 
 
 def exact_sum(values: Array) -> int:

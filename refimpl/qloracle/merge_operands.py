@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from qloracle.blocks import CHUNK
 from qloracle.errors import reject_type, reject_value
-from qloracle.formats import Array
+from qloracle.formats import Array, format_named
 from qloracle.rounding import decode, round_to, widen
 
 
@@ -49,9 +50,14 @@ def real_values(array: Array, fmt: str | None, argument: str) -> Array:
 
 def rounded_sum(real: Array, scale: float, delta: Array, fmt: str, *, transpose: bool = False) -> Array:
     """Return RN_fmt(real + scale · delta)."""
+    first, second = (real.T, delta.T) if transpose else (real, delta)
+    made = np.empty(first.shape, format_named(fmt).carrier)
+    together = max(CHUNK * len(first) // max(first.size, 1), 1)
     with np.errstate(invalid="ignore", over="ignore"):
-        total = real + scale * delta
-    return np.asarray(round_to(np.ascontiguousarray(total.T if transpose else total), fmt))
+        for start in range(0, len(first), together):
+            rows = slice(start, start + together)  # what is computed in between stays in the cache
+            made[rows] = round_to(np.ascontiguousarray(first[rows] + scale * second[rows]), fmt)
+    return made
 
 
 def require_finite(values: Array, fmt: str, argument: str) -> None:

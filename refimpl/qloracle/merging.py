@@ -36,6 +36,7 @@ def lora_merge(
     weight : array of float32, float16 or bfloat16, shape (d_out, d_in)
         (d_in, d_out) with `fan_in_fan_out`.
     lora_a : array, shape (r, d_in)
+        A rank r above min(d_in, d_out) is legal: concatenated adapters have it.
     lora_b : array, shape (d_out, r)
     alpha : float
     rank_stabilized : bool

@@ -120,14 +120,17 @@ def header_tensors(header: Mapping[str, Any], *, fan_in_fan_out: bool = False) -
 
     Examples
     --------
-    >>> header_tensors({"fc.weight": {"dtype": "F32", "shape": [4, 2], "data_offsets": [0, 32]}})[0].shape
-    (4, 2)
+    >>> header = {"fc.weight": {"dtype": "F16", "shape": [4, 2], "data_offsets": [0, 16]},
+    ...           "mask": {"dtype": "BOOL", "shape": [4], "data_offsets": [16, 20]}, "__metadata__": {"format": "pt"}}
+    >>> [(t.name, t.kind, t.dtype) for t in header_tensors(header)]
+    [('fc.weight', 'linear', None), ('mask', 'buffer', 'bool')]
     """
     if not isinstance(header, Mapping):
         reject_type("header", "a mapping of names to entries", type(header).__name__)
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     for name, entry in entries.items():
-        if not isinstance(entry, Mapping) or "shape" not in entry or entry.get("dtype") not in _STORED:
+        stored = entry.get("dtype") if isinstance(entry, Mapping) and "shape" in entry else None
+        if not isinstance(stored, str) or stored not in _STORED:
             reject_value("header", f"of entries with a shape and a dtype of {', '.join(_STORED)}", f"{name!r}: {entry}")
     plain = named_tensors(((n, e["shape"]) for n, e in entries.items()), fan_in_fan_out=fan_in_fan_out)
     return tuple(_stored(tensor, entries[tensor.name]["dtype"]) for tensor in plain)

@@ -18,6 +18,12 @@ def as_rows(array: Array) -> Array:
     return array.reshape(prod(array.shape[:-1]), array.shape[-1])
 
 
+def dropped(values: Array, factor: Array, dropout: float) -> Array:
+    """Return values · mask/(1 − p): x_d of x, or what passes back through it. Exactly 0 for p = 1, be they NaN."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.zeros(values.shape) if dropout == 1 else values * factor
+
+
 def real_operand(array: Array, argument: str, fmt: str | None = None) -> Array:
     """Return an operand as float64."""
     with np.errstate(invalid="ignore"):  # a signalling NaN

@@ -6,7 +6,7 @@ Clause: ``[adamw.stochastic]``.
 import numpy as np
 
 from qloracle.errors import reject_type, reject_value, require_dtype
-from qloracle.formats import TENSOR_FORMATS, Array, format_of, from_bits
+from qloracle.formats import Array, format_of, from_bits, tensor_format
 from qloracle.operands import real_operand
 from qloracle.rounding import encode
 
@@ -32,9 +32,8 @@ def round_parameter(real: Array, fmt: str, random_bits: Array | None) -> Array:
 
 def require_same_format(p: Array, gradient: Array, fmt: str | None) -> str:
     """Return the common format of parameter and gradient, or raise unless both have the same format and shape."""
-    named, other = format_of(p, fmt, "p"), format_of(gradient, fmt, "gradient")
-    if named.name not in TENSOR_FORMATS:
-        reject_type("p", "float32, float16 or bfloat16", named.name)
+    named = tensor_format(p, fmt, "p")
+    other = format_of(gradient, fmt, "gradient", f"of the format of p, {named.name}")
     if named is not other:
         reject_type("gradient", f"of the format of p, {named.name}", other.name)
     if gradient.shape != p.shape:

@@ -81,9 +81,12 @@ def state_from_arrays(arrays: Mapping[str, Array]) -> AdamwState | Adamw8bitStat
 
     Examples
     --------
-    >>> from qloracle.optim import adamw_init
-    >>> state_from_arrays(state_arrays(adamw_init((1,)))).step
-    0
+    >>> from qloracle.optim import AdamwOptions, adamw_init, adamw_step
+    >>> options, g = AdamwOptions(lr=0.125, beta1=0.5), np.float32([4])
+    >>> p, state = adamw_step(np.float32([1]), g, adamw_init((1,)), options)
+    >>> restored = state_from_arrays(state_arrays(state))
+    >>> adamw_step(p, -g, restored, options) == adamw_step(p, -g, state, options)
+    True
     """
     require_mapping("arrays", arrays, "a mapping of names to arrays")
     kinds = [kind for kind, dtypes in _ARRAYS.items() if set(dtypes) == set(arrays)]

@@ -11,6 +11,7 @@ Optimizers" (there the unit is a page of unified memory; here it is the whole st
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class PagedStates:
     plan: PagePlan
     device: Mapping[str, Arrays]  # states that are resident
     waiting: Mapping[str, Array]  # uint8 buffers of all states, in host memory or mapped from a file
-    layouts: Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]  # dtype and shape of every array of every state
+    layouts: Mapping[str, Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]]  # of every array of every state
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
@@ -58,7 +59,8 @@ def page_states(states: Mapping[str, Arrays], budget: int, waiting: Mapping[str,
         Bytes that the device has for states.
     waiting : mapping of str to array of uint8, optional
         Where each state waits: a writable buffer of exactly its bytes, such as a ``numpy.memmap``. These are the only
-        arrays that are written to. By default it is host memory.
+        arrays that are written to, and all records that follow share them: only the last record is good to go on with.
+        By default it is host memory.
 
     Returns
     -------
@@ -67,7 +69,8 @@ def page_states(states: Mapping[str, Arrays], budget: int, waiting: Mapping[str,
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        As `page_plan`, and if a buffer is missing, is not uint8, or has another size than its state.
+        As `page_plan`, and if a buffer is missing, is not uint8, has another size than its state, or
+        cannot be written to.
 
     Notes
     -----
@@ -89,8 +92,8 @@ def page_states(states: Mapping[str, Arrays], budget: int, waiting: Mapping[str,
         waiting = {name: np.empty(size, np.uint8) for name, size in plan.sizes.items()}
     for name, size in plan.sizes.items():
         _require_waiting(require_mapping("waiting", waiting, "a mapping of names to arrays"), name, size)
-        _write(waiting[name], states[name])
-    layouts = {n: {k: (a.dtype.str, a.shape) for k, a in state.items()} for n, state in states.items()}
+        _write(waiting, name, states[name])
+    layouts = {n: {k: (a.dtype, a.shape) for k, a in state.items()} for n, state in states.items()}
     return PagedStates(plan, {}, waiting, layouts)
 
 
@@ -100,12 +103,12 @@ def fetch_state(paged: PagedStates, name: str) -> tuple[PagedStates, Arrays]:
     Raises
     ------
     ArgumentValueError
-        If there is no state of that name.
+        If there is no state of that name, or one has to move out to a buffer that cannot be written to.
 
     Notes
     -----
     Clause ``[paged.states]``. Moves as in `page_in`; a state that moves out is written to where it waits, and read from
-    there when it comes back.
+    there when it comes back. What is returned are copies: writing to them changes no record.
 
     Examples
     --------
@@ -117,10 +120,10 @@ def fetch_state(paged: PagedStates, name: str) -> tuple[PagedStates, Arrays]:
     device = dict(paged.device)
     for move in moves:
         if move.direction == "out":
-            _write(paged.waiting[move.name], device.pop(move.name))
+            _write(paged.waiting, move.name, device.pop(move.name))
         else:
             device[name] = _read(paged.waiting[name], paged.layouts[name])
-    return replace(paged, plan=plan, device=device), device[name]
+    return replace(paged, plan=plan, device=device), _copies(device[name])
 
 
 def store_state(paged: PagedStates, name: str, state: Arrays) -> PagedStates:
@@ -133,7 +136,7 @@ def store_state(paged: PagedStates, name: str, state: Arrays) -> PagedStates:
 
     Notes
     -----
-    Clause ``[paged.states]``.
+    Clause ``[paged.states]``. The arrays are copied: what is written to them later changes no record.
 
     Examples
     --------
@@ -145,10 +148,10 @@ def store_state(paged: PagedStates, name: str, state: Arrays) -> PagedStates:
     if not any(known is name or known == str(name) for known in paged.device):
         reject_value("name", f"on the device: {', '.join(paged.device) or 'nothing'}", repr(name))
     state = _arrays_of(name, state)
-    layout = {key: (array.dtype.str, array.shape) for key, array in state.items()}
+    layout = {key: (array.dtype, array.shape) for key, array in state.items()}
     if layout != paged.layouts[name]:
         reject_value("state", f"of arrays {dict(paged.layouts[name])}", layout)
-    return replace(paged, device={**paged.device, name: dict(state)})
+    return replace(paged, device={**paged.device, name: _copies(state)})
 
 
 def _require_states(states: object) -> Mapping[str, Arrays]:
@@ -164,10 +167,14 @@ def _arrays_of(name: str, state: object) -> Arrays:
 
 
 def _require_waiting(waiting: Mapping[str, Array], name: str, size: int) -> None:
-    if name not in waiting or getattr(waiting[name], "dtype", None) != np.uint8:
+    if not isinstance(waiting.get(name), np.ndarray) or waiting[name].dtype != np.uint8:
         reject_type(f"waiting[{name!r}]", "an array of uint8", type(waiting.get(name)).__name__)
     if waiting[name].shape != (size,):
         reject_value(f"waiting[{name!r}]", f"of shape ({size},), the bytes of the state", waiting[name].shape)
+
+
+def _copies(state: Arrays) -> dict[str, Array]:
+    return {key: np.array(array) for key, array in state.items()}
 
 
 def _layout_bytes(name: str, entry: object) -> int:
@@ -180,14 +187,16 @@ def _layout_bytes(name: str, entry: object) -> int:
     return size
 
 
-def _write(buffer: Array, state: Arrays) -> None:
-    start = 0
+def _write(waiting: Mapping[str, Array], name: str, state: Arrays) -> None:
+    buffer, start = waiting[name], 0
+    if not buffer.flags.writeable:
+        reject_value(f"waiting[{name!r}]", "writable", "a read-only array")
     for array in state.values():
         buffer[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         start += array.nbytes
 
 
-def _read(buffer: Array, layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Array]:
+def _read(buffer: Array, layout: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> dict[str, Array]:
     arrays, start = {}, 0
     for key, (dtype, shape) in layout.items():
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize

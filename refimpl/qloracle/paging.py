@@ -69,8 +69,9 @@ def page_plan(sizes: Mapping[str, int], budget: int) -> PagePlan:
 
     Examples
     --------
-    >>> page_plan({"a": 3, "b": 4}, 5).used
-    0
+    >>> plan = page_plan({"a": 3, "b": 4}, 5)  # either state fits, both together do not
+    >>> plan.resident, page_in(page_in(plan, "a")[0], "b")[0].resident
+    ((), ('b',))
     """
     budget = _require_bytes("budget", budget)
     sizes = require_mapping("sizes", sizes, "a mapping of names to bytes")

@@ -12,7 +12,7 @@ import numpy as np
 
 from qloracle.decoding import decoded
 from qloracle.directions import Position
-from qloracle.formats import FLOAT32, FLOAT64, Array, Format, format_of, to_bits
+from qloracle.formats import FLOAT32, FLOAT64, FORMATS, Array, Format, format_of, to_bits
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def reader_of(values: Array, source: str | None, target: Format, tells_beyond: i
         return integers, lambda part, random: float_positions(
             part.astype(np.float64).view(np.uint64), FLOAT64, target, tells_beyond, random
         ), 8  # fmt: skip
-    named = format_of(values, source, "values")
+    floats = ", ".join(FORMATS)
+    named = format_of(values, source, "values", f"an array of {floats}, or integers, or bit patterns with source=")
     words = to_bits(values, source)
     if named is FLOAT32 and target.minimum_exponent >= FLOAT32.minimum_exponent:
         enough = target is FLOAT32 or FLOAT32.mantissa_bits - target.mantissa_bits >= tells_beyond

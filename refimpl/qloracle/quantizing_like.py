@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from qloracle.affine import QuantizedAffine, coded, dequantize_affine, quantize_affine
 from qloracle.blockwise import QuantizedBlocks, dequantize_blockwise, quantize_blockwise
 from qloracle.double_quant import DoubleQuantized, dequantize_double, quantize_double, restore_absmax
 from qloracle.errors import reject_type, reject_value, require_one_of
-from qloracle.formats import Array, format_of
-from qloracle.groups import spread_groups
+from qloracle.formats import Array, tensor_format
+from qloracle.groups import by_groups
 from qloracle.int8 import QuantizedInt8, dequantize_int8, quantize_int8, quantize_int8_codes, require_int8
 from qloracle.nearest import quantize_codes
 from qloracle.packing import pack_4bit
@@ -51,7 +53,7 @@ def quantize_like(x: Array, like: QuantizedWeight, *, scales: str = "fresh", fmt
     array([127,  64], dtype=int8)
     """
     require_one_of("scales", scales, SCALES)
-    format_of(x, fmt, "x")
+    tensor_format(x, fmt, "x")
     if x.shape != shape_of(like):
         reject_value("x", f"of shape {shape_of(like)}", x.shape)
     return _fresh(x, like, fmt) if scales == "fresh" else _kept(x, like, fmt)
@@ -101,12 +103,13 @@ def _fresh(x: Array, like: QuantizedWeight, fmt: str | None) -> QuantizedWeight:
 
 
 def _kept(x: Array, like: QuantizedWeight, fmt: str | None) -> QuantizedWeight:
-    wide, name = widen(x, fmt, "x"), format_of(x, fmt, "x").name
+    wide, name = widen(x, fmt, "x"), tensor_format(x, fmt, "x").name
     match like:
         case QuantizedInt8():
             require_int8(like)
-            absmax = spread_groups(like.absmax, wide.shape, like.granularity, like.block_size)
-            return replace(like, codes=quantize_int8_codes(wide, absmax), dtype=name)
+            how = (like.granularity, like.block_size)
+            codes = by_groups(quantize_int8_codes, np.dtype(np.int8), wide, (like.absmax,), *how)
+            return replace(like, codes=codes, dtype=name)
         case QuantizedAffine():
             settings = (like.qmin, like.qmax, like.granularity, like.group_size, name)
             return coded(wide, like.scale, like.zero_point, settings)

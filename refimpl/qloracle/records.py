@@ -21,12 +21,13 @@ _PLAIN: dict[Any, tuple[str, tuple[type, ...]]] = {
 
 def require_fields(record: Any) -> None:
     """Raise `ArgumentTypeError` unless every field of a record is of the type that it is annotated with."""
-    hints = _hints(type(record))
+    kind: Any = type(record)
+    hints = _hints(kind)
     for field in fields(record):
         value, hint = getattr(record, field.name), hints[field.name]
         if not _is(value, hint):
             shown = type(value).__name__ if isinstance(value, np.ndarray) else repr(value)
-            reject_type(field.name, f"{_called(hint)} in {type(record).__name__}", shown)
+            reject_type(field.name, f"{_called(hint)} in {kind.__name__}", shown)
 
 
 @cache

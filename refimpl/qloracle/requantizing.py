@@ -119,7 +119,8 @@ def merge_into_original(
     >>> made.absmax
     array([3.6], dtype=float32)
     """
-    shape, name = shape_of(like), format_of(original, fmt, "original").name
+    shape = shape_of(like)
+    name = format_of(original, fmt, "original", f"{like.dtype}, as it was quantized").name
     if original.shape != shape or name != like.dtype:
         reject_value("original", f"{like.dtype} of shape {shape}, as it was quantized", f"{name} {original.shape}")
     merged = lora_merge(original, lora_a, lora_b, alpha=alpha, rank_stabilized=rank_stabilized,

@@ -8,7 +8,7 @@ import numpy as np
 from qloracle.affine import GRANULARITIES, QuantizedAffine, coded
 from qloracle.affine_scale import require_code_range
 from qloracle.errors import reject_value, require_dtype, require_integer
-from qloracle.formats import Array, format_of
+from qloracle.formats import Array, tensor_format
 from qloracle.groups import group_shape
 from qloracle.rounding import widen
 
@@ -89,7 +89,7 @@ def quantize_symmetric(
     >>> q.codes, q.scale
     (array([-8,  1,  2,  7], dtype=int8), array(1., dtype=float32))
     """
-    name, wide = format_of(x, fmt, "x").name, widen(x, fmt, "x")
+    name, wide = tensor_format(x, fmt, "x").name, widen(x, fmt, "x")
     if (low := require_code_range(qmin, qmax)[0]) > 0:
         reject_value("qmin", "not positive, or 0 had no code", low)
     shape = group_shape(wide.shape, granularity, group_size, GRANULARITIES)

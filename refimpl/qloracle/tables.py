@@ -1,5 +1,8 @@
 """The codebooks of this specification by name; each table stands in its own module, with its derivation."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from qloracle.codebooks import Codebook
 from qloracle.dynamic_map import DYNAMIC_SIGNED, DYNAMIC_UNSIGNED
 from qloracle.errors import reject_type, require_one_of
@@ -8,20 +11,18 @@ from qloracle.fp4 import FP4
 from qloracle.linear_map import LINEAR_SIGNED, LINEAR_SIGNED_4BIT, LINEAR_UNSIGNED, LINEAR_UNSIGNED_4BIT
 from qloracle.nf4 import NF4
 
-CODEBOOKS: dict[str, Codebook] = {
-    codebook.name: codebook
-    for codebook in (
-        NF4,
-        FP4,
-        LINEAR_SIGNED_4BIT,
-        LINEAR_UNSIGNED_4BIT,
-        DYNAMIC_SIGNED,
-        DYNAMIC_UNSIGNED,
-        LINEAR_SIGNED,
-        LINEAR_UNSIGNED,
-        FLOAT8,
-    )
-}
+_ALL = (
+    NF4,
+    FP4,
+    LINEAR_SIGNED_4BIT,
+    LINEAR_UNSIGNED_4BIT,
+    DYNAMIC_SIGNED,
+    DYNAMIC_UNSIGNED,
+    LINEAR_SIGNED,
+    LINEAR_UNSIGNED,
+    FLOAT8,
+)
+CODEBOOKS: Mapping[str, Codebook] = MappingProxyType({codebook.name: codebook for codebook in _ALL})
 
 
 def codebook_named(codebook: str | Codebook) -> Codebook:

@@ -183,18 +183,26 @@ def _matches(argument: str, names: Sequence[str], wanted: str | Sequence[str]) -
 
 
 def _layer_number(name: str, before: str | None) -> int | None:
-    component = r"[^.]*" if before is None else f"(?:{before})"
-    match = _compiled("layers_pattern", rf"(?:.*\.)?{component}\.([0-9]+)\.").match(name)
-    return None if match is None else int(match.group(match.lastindex or 1))
+    pattern = _compiled("layers_pattern", r"[^.]*" if before is None else before)
+    for number in reversed(list(re.finditer(r"\.([0-9]+)(?=\.)", name))):
+        if any(pattern.fullmatch(name, s, number.start()) for s in _component_starts(name) if s <= number.start()):
+            return int(number[1])
+    return None
 
 
 def _of_pattern(argument: str, patterns: Mapping[str, float] | None, name: str, default: float) -> float:
     rule = "a mapping of regular expressions"
     known: Mapping[str, float] = {} if patterns is None else require_mapping(argument, patterns, rule)
     for pattern, value in known.items():
-        if _compiled(argument, rf"(?:.*\.)?(?:{pattern})").fullmatch(name):
+        compiled = _compiled(argument, pattern)
+        if any(compiled.fullmatch(name, start) for start in _component_starts(name)):
             return value
     return default
+
+
+def _component_starts(name: str) -> list[int]:
+    """Return where the components of a name begin; a pattern that is matched from there still knows what is before."""
+    return [0, *(dot.end() for dot in re.finditer(r"\.", name))]
 
 
 def _compiled(argument: str, pattern: str) -> re.Pattern[str]:

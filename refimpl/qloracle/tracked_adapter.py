@@ -22,6 +22,7 @@ class Factors:
     scale_roundings: float
     keep: Array | None  # mask/(1 − p) for every row of x, None without a mask
     dropout_roundings: float
+    drops_all: bool  # p = 1: x_d is 0, whatever x is
     largest: float  # the most that an operand or an intermediate result may be multiplied by, s and 1/(1 − p) folded in
 
 
@@ -52,6 +53,7 @@ def factors(
         scale_roundings=5 if rank_stabilized else 4,
         keep=None if mask is None else as_rows(factor),
         dropout_roundings=_dropout_roundings(mask, dropout, fmt),
+        drops_all=mask is not None and dropout == 1,
         largest=max(1.0, abs(scale)) * kept,
     )
 
@@ -78,7 +80,9 @@ def dropped_input(rows: Array, how: Factors) -> Tracked:
 
 
 def kept(term: Tracked, how: Factors) -> Tracked:
-    """Track x, or a gradient of x_d, times mask/(1 − p)."""
+    """Track x, or a gradient of x_d, times mask/(1 − p); 0, an exact number, for p = 1."""
+    if how.drops_all:
+        return exact_input(np.zeros(term.value.shape))
     return term if how.keep is None else scaled(term, how.keep, how.dropout_roundings, how.fmt)
 
 

@@ -7,6 +7,7 @@ batch and on what is recomputed, and the allocator's own overhead are not counte
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qloracle.adamw8bit import STATE_BLOCK_SIZE
 from qloracle.adapter_sizes import adapter_shapes
 from qloracle.blocks import block_count
 from qloracle.errors import reject_value, require_integer, require_one_of, require_shape
@@ -18,7 +19,6 @@ from qloracle.targets import ALL_LINEAR
 
 METHODS = ("full", "lora", "qlora")
 OPTIMIZERS = ("adamw_32bit", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit")
-STATE_BLOCK_SIZE = 256
 
 
 @dataclass(frozen=True)

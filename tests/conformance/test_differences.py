@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import qloracle
 from qloracle_conformance.adapters.libraries import LIBRARIES, LibraryError, library
+from qloracle_conformance.differences import __main__ as program
 from qloracle_conformance.differences.causes import CAUSES, UNEXPLAINED, Mismatches, cause_of
-from qloracle_conformance.differences.collect import ALL, conversions, quick_record
+from qloracle_conformance.differences.collect import ALL, conversions, quick_record, to_sweep
 from qloracle_conformance.differences.measure import Conversion, compared
 from qloracle_conformance.differences.page import render
 from qloracle_conformance.differences.special import SPECIAL
@@ -22,6 +24,24 @@ FAST = ("ml_dtypes", "numpy", "torch")
 
 def test_the_page_is_what_the_data_render_to() -> None:
     assert (ROOT / "reports" / "differences.md").read_text(encoding="utf-8") == render(DATA), "run make differences"
+
+
+def test_the_full_sweeps_of_an_older_specification_are_kept_and_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reports").mkdir()
+    file = tmp_path / "reports" / "differences.json"
+    old = [{**each, "specification": "0.0"} for each in DATA["sweeps"]]
+    file.write_text(json.dumps({**DATA, "sweeps": old}), encoding="utf-8")
+    measured = {**DATA, "specification": qloracle.SPECIFICATION_VERSION}
+    monkeypatch.setattr(program, "quick", lambda on_record: dict(measured))
+    program.main(root=tmp_path)
+    assert json.loads(file.read_text(encoding="utf-8"))["sweeps"] == old
+    assert (tmp_path / "reports" / "differences.md").read_text(encoding="utf-8").count("| 0.0 (older: now") == len(old)
+
+
+def test_ml_dtypes_to_float16_is_among_the_full_sweeps() -> None:
+    assert "ml_dtypes.float32.float16.ties_to_even.ieee" in {c.id for c in to_sweep()}
 
 
 def test_every_difference_has_a_cause_with_an_argument_and_a_source() -> None:

@@ -9,12 +9,13 @@ from rich.console import Console
 
 from qloracle_conformance.arrays import host
 from qloracle_conformance.examples import EXAMPLES
-from qloracle_conformance.explain import explain_clause, explain_inputs
+from qloracle_conformance.explain import explain_clause, explain_inputs, rule_of
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.given import given_case, parse_values
 from qloracle_conformance.plan import UsageError
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.spec.clauses import clauses
+from qloracle_conformance.spec.one_line import RULES
 from qloracle_conformance.worked import example_case, operations_of, run_reference, sessions
 
 from .commands import qloracle
@@ -195,3 +196,63 @@ def test_the_command_without_a_name_lists_every_clause_and_operation(tmp_path: P
     ended = qloracle(tmp_path, "explain")
     assert ended.code == 0, str(ended)
     assert not [name for name in (*clauses(), *OPERATIONS) if f"{name} " not in ended.out]
+
+
+def test_a_number_beyond_float64_overflows_and_float64_is_rounded_to_nearest() -> None:
+    assert words("1e400 -1e400", "float32") == ["7f800000", "ff800000"]
+    assert words("0.1 1e400", "float64") == ["3fb999999999999a", "7ff0000000000000"]
+
+
+def test_an_unmerge_is_explained_with_its_own_difference() -> None:
+    assert "W - s B A" in explained("lora.unmerge", "weight=1,0.5;-1,2;0,1")
+    text = explained("dora.unmerge", "norms=4,3,0.5")
+    assert "norm/magnitude" in text
+    assert "W + s B A" not in text
+    assert "unmerged 2" in explained("lora.merge_cycles", "weight=1,0.5;-1,2;0,1")
+
+
+@pytest.mark.parametrize(
+    ("clause", "part"),
+    [
+        ("format.stochastic", "random_bits: uint32"),
+        ("format.rounding", "'rounding': 'toward_zero'"),
+        ("format.nan", "0x7fa10000"),
+        ("format.overflow", "0x7c00 (inf)"),
+        ("lora.fan_in_fan_out", "'fan_in_fan_out': True"),
+        ("lora.bias", "input lora_bias: float32"),
+        ("clip.update", "norm of the update"),
+        ("bounds.matmul", "highest y as float32"),
+    ],
+)
+def test_the_example_of_a_clause_shows_the_clause_at_work(clause: str, part: str) -> None:
+    out = StringIO()
+    explain_clause(Console(file=out, width=300, highlight=False), clause)
+    assert part in out.getvalue().partition("worked example")[2]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_no_number_is_cut_off_in_a_narrow_terminal(width: int) -> None:
+    out = StringIO()
+    explain_clause(Console(file=out, width=width, highlight=False), "adamw8bit.quantize")
+    example = out.getvalue().partition("worked example")[2]
+    assert "0.26315789473684215" in example
+    assert "…" not in example
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("nf4.table", "x=1", "no input 'x' here, this operation has no array inputs"),
+        ("nf4.quantize", "x=abc", "input x: not float32: 'abc' is no number"),
+        ("lora.forward", "lora_a=1,2", r"--input lora_a\[1,2\]=\.\.\."),
+    ],
+)
+def test_an_input_that_cannot_be_taken_is_answered_with_what_to_type(name: str, given: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        explained(name, given)
+
+
+def test_the_list_of_clauses_gives_the_rule_of_each_and_not_of_its_neighbour() -> None:
+    assert set(RULES) <= set(clauses())
+    assert rule_of("format.overflow") == "A value is rounded as if the exponent range had no end."
+    assert rule_of("lora.bias") != rule_of("lora.forward")

@@ -17,7 +17,8 @@ SOME = 13  # as many as the longest list of options but for lengths
 # Arrays whose type the operation fixes, whatever the claim says of weights and activations.
 FIXED_TYPES = {
     "stored", "absmax", "nested_absmax", "offset", "row_absmax", "column_absmax", "values", "bits", "draws", "norms",
-    "scale", "m", "v",
+    "scale", "m", "v", "lo", "hi", "clip", "previous_lo", "previous_hi", "current_lo", "current_hi", "absmax_m",
+    "absmax_v",
 }  # fmt: skip
 # The array that `ndims` of a claim speaks of; operations that are not listed fix its number of axes.
 MAIN_INPUT = {

@@ -1,6 +1,8 @@
 """`qloracle sweep`: what it finds, how it tells it, and how it goes on after it was stopped."""
 
+import io
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -141,13 +143,14 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
         return right(against, chosen, first, last)
 
     monkeypatch.setattr(run, "sweep_unit", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    kept = f"stopped; 2 of 4 units kept in {tmp_path / 'state.json'}; the same command goes on"
+    with pytest.raises(KeyboardInterrupt, match=re.escape(kept)):
         quietly(settings(tmp_path))
     assert (tmp_path / "state.json").exists()
     assert quietly(settings(tmp_path, resume=True)) == 0
     assert [first - 0x3F800000 for first in asked] == [0, 256, 512, 512, 768]
     report = json.loads((tmp_path / "report.json").read_text())
-    assert (report["inputs"], report["mismatches"]) == (1024, 0)
+    assert (report["inputs"], report["mismatches"], report["units_of_earlier_runs"]) == (1024, 0, 2)
     assert not (tmp_path / "state.json").exists()
 
 
@@ -158,7 +161,10 @@ def test_a_state_of_another_sweep_is_refused_and_fresh_replaces_it(
     (tmp_path / "state.json").write_text(
         json.dumps({"kind": "qloracle sweep state 1", "identity": identity, "units": []})
     )
-    with pytest.raises(UsageError, match="belongs to another sweep"):
+    with pytest.raises(
+        UsageError,
+        match=r"another sweep \(to: bfloat16 asked, float16 in the file; .*unit: 4194304 asked, None in the file",
+    ):
         quietly(settings(tmp_path))
     assert quietly(settings(tmp_path, resume=False)) == 0
 
@@ -201,13 +207,37 @@ def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
         (("--to", "float16", "--against", "numpy", "--resume"), "--resume: there is no state"),
         (("--to", "float16", "--against", "numpy", "--state", "broken.json"), "is no state of a sweep"),
         (("--to", "float16", "--against", "nomodule:f"), "needs the module 'nomodule'"),
+        (("--to", "float16", "--against", "nothing"), "got 'nothing'; torch is the library, --against qloracle_gpu"),
+        (("--to", "float16", "--against", "numpy", "--state", "no/x"), "--state no/x: there is no folder no"),
+        (
+            ("--to", "float16", "--against", "numpy", "--state", "unitless.json"),
+            "it lacks the sweep that it belongs to",
+        ),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused_in_one_line(
     tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     (tmp_path / "broken.json").write_text("[]", encoding="utf-8")
+    (tmp_path / "unitless.json").write_text('{"kind": "qloracle sweep state 1", "identity": {}}', encoding="utf-8")
     require_one_message(qloracle(tmp_path, "sweep", *arguments), 2, message)
+
+
+def test_a_run_that_goes_on_says_so_and_ends_with_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "UNIT", 256)
+    unit = swept(reference, 0x3F800000, 0x3F8000FF)
+    monkeypatch.setattr(run, "load", lambda path, identity, resume: {unit.first: unit})
+    console = Console(file=io.StringIO(), width=500)
+    assert run.sweep(settings(tmp_path), console, console) == 0
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "goes on: 1 of 4 units were kept in" in text
+    assert re.search(r"this run, which went on after 1 units, took [0-9.]+ s", text)
+
+
+def test_the_help_lists_the_roundings_and_overflows(tmp_path: Path) -> None:
+    text = " ".join(qloracle(tmp_path, "sweep", "--help").out.replace("│", " ").split())
+    for name in ("ties_to_even", "toward_zero", "ieee", "saturate"):
+        assert name in text
 
 
 @pytest.mark.exhaustive

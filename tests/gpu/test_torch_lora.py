@@ -10,6 +10,7 @@ import torch
 import qloracle
 import qloracle_gpu.torch as backend
 from qloracle.bounds import lora_backward_bound, lora_forward_bound
+from qloracle.errors import ArgumentValueError
 from qloracle.formats import Array
 
 from .words import hexadecimal, require_same
@@ -169,3 +170,16 @@ def test_qlora_is_exact_on_a_lattice() -> None:
     expected = qloracle.qlora_forward(**arrays | {"weight": quantized}, alpha=8)
     got = backend.qlora_forward(**as_tensors(arrays) | {"weight": stored}, alpha=8)
     require_number(got, expected, "float32", "QLoRA forward")
+
+
+def test_with_every_element_dropped_nothing_of_an_infinite_x_reaches_the_adapter() -> None:
+    one, mask = torch.ones(1, 1), torch.tensor([[True]])
+    x = one * float("inf")
+    assert backend.lora_forward(x, one, one, one, alpha=1, mask=mask, dropout=1.0).tolist() == [[float("inf")]]
+    gradients = backend.lora_backward(one, x, one, one, one, alpha=1, mask=mask, dropout=1.0)
+    assert [part.tolist() for part in (gradients.x, gradients.lora_a, gradients.lora_b)] == [[[1]], [[0]], [[0]]]
+
+
+def test_a_scale_that_float32_cannot_hold_is_refused() -> None:
+    with pytest.raises(ArgumentValueError, match=r"^alpha must be such that the scale is at most 3.40.*, got 1e\+300$"):
+        backend.lora_forward(*[torch.ones(1, 1)] * 4, alpha=1e300)

@@ -130,7 +130,7 @@ VALID: dict[str, dict[str, Callable[[], Arguments]]] = {
         "plain": lambda: {"p": values(4, 70), "gradients": values(3, 4, 70), "counts": np.array([3, 1, 2]),
                           "state": moments(), "options": options()},
     },
-    "adamw8bit_init": {"plain": lambda: {"size": 300, "block_size": 64}, "empty": lambda: {"size": 0}},
+    "adamw8bit_init": {"plain": lambda: {"shape": (300,), "block_size": 64}, "empty": lambda: {"shape": (0,)}},
     "adamw8bit_step": {"plain": lambda: step(state=small_moments())},
     "adamw_init": {"plain": lambda: {"shape": (2, 3)}, "0-d": lambda: {"shape": ()}},
     "adamw_moments": {

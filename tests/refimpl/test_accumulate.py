@@ -172,3 +172,37 @@ def test_bad_arguments_are_rejected_by_name() -> None:
     ):
         with pytest.raises(error, match=f"^{name} must be "):
             accumulate_gradients(values, np.array(counts), reduction=reduction)
+
+
+@pytest.mark.parametrize("count", [16385, 36336, 40001, 56194, 57168])
+def test_a_reciprocal_of_the_tokens_that_underflows_is_multiplied_by_the_whole_sum(count: int) -> None:
+    rnd, counts = ROUNDINGS["float16"], np.array([count])
+    for size in (1.0009765625, 0.88, 0.7, 0.663, 0.013):
+        g = rnd(np.array([[size]])).astype(np.float32)
+        bound = accumulate_gradients_bound(g, counts, roundings=Roundings(accumulate="float16"))
+        number, wide = rnd(np.array(float(count))), g[0].astype(np.float64)
+        inverse = rnd(1 / number)
+        results = {"sum · 1/n": rnd(rnd(wide * number) * inverse), "g · (n · 1/n)": rnd(wide * rnd(number * inverse))}
+        for form, got in results.items():
+            inside = (bound.lo <= got) & (got <= bound.hi)
+            assert np.all(inside | ~bound.judged), f"{form} of {count} tokens: {got} not in {bound}"
+
+
+def test_a_number_of_all_tokens_that_the_format_cannot_hold_costs_a_rounding() -> None:
+    def roundings(*counts: int) -> float:
+        g = np.ones((len(counts), 1), np.float32)
+        bound = accumulate_gradients_bound(g, np.array(counts), reduction="sum")
+        return float((bound.hi - bound.lo)[0] / 2 * sum(counts) / len(counts) * 2**24)
+
+    assert round(roundings(2**23, 2**23), 3) == 4, "N + 2"
+    assert round(roundings(2**23, 2**23 + 1), 3) == 5, "N + 3: 2^24 + 1 is no float32 number"
+    assert round(roundings(1, 2**24 + 1), 3) == 6, "N + 4: nor is the count"
+
+
+def test_more_tokens_than_an_int64_holds_do_not_wrap_around() -> None:
+    assert accumulate_gradients(np.ones((2, 1), np.float32), np.array([2**62, 2**62])).tolist() == [1.0]
+
+
+def test_more_tokens_than_the_format_reaches_are_not_judged() -> None:
+    half = Roundings(accumulate="float16")
+    assert not accumulate_gradients_bound(np.zeros((1, 1), np.float32), np.array([70000]), roundings=half).judged.any()

@@ -115,7 +115,7 @@ def test_the_mean_square_keeps_small_gradients_beside_large_ones() -> None:
     # 1 and 10^-3 in one block: squares six decades apart, which a signed map or a floor would lose.
     g = np.full(256, 1e-3, np.float32)
     g[7] = 1
-    _, state = adamw8bit_step(np.zeros(256, np.float32), g, adamw8bit_init(256), AdamwOptions())
+    _, state = adamw8bit_step(np.zeros(256, np.float32), g, adamw8bit_init((256,)), AdamwOptions())
     restored = dequantize_moments(state, (256,))
     ratio = restored.v[0] / restored.v[7]
     assert 0.5e-6 < ratio < 1.5e-6, f"the mean squares are {ratio} apart, expected 10^-6"
@@ -124,7 +124,7 @@ def test_the_mean_square_keeps_small_gradients_beside_large_ones() -> None:
 @pytest.mark.parametrize("steps", [1, 4])
 def test_elements_without_gradients_never_move(steps: int) -> None:
     rng = np.random.default_rng(234)
-    p, state = rng.standard_normal(600).astype(np.float32), adamw8bit_init(600)
+    p, state = rng.standard_normal(600).astype(np.float32), adamw8bit_init((600,))
     still = (np.arange(600) % 3 == 0) | (np.arange(600) >= 512)
     new = p
     for _ in range(steps):
@@ -158,13 +158,13 @@ def test_the_other_policies_keep_the_block(policy: str) -> None:
 
 
 def test_the_cost_is_two_bytes_and_a_32nd_an_element() -> None:
-    state = adamw8bit_init(1024)
+    state = adamw8bit_init((1024,))
     size = sum(getattr(state, name).nbytes for name in ("codes_m", "absmax_m", "codes_v", "absmax_v"))
     assert Fraction(size, 1024) == 2 + Fraction(1, 32)
 
 
 def test_states_that_do_not_belong_to_the_parameter_are_rejected_by_name() -> None:
-    state, p = adamw8bit_init(300), np.ones(300, np.float32)
+    state, p = adamw8bit_init((300,)), np.ones(300, np.float32)
     for name, changed, error in (
         ("codes_m", {"codes_m": state.codes_m[:5]}, ArgumentValueError),
         ("codes_v", {"codes_v": state.codes_v.astype(np.int8)}, ArgumentTypeError),
@@ -179,6 +179,6 @@ def test_states_that_do_not_belong_to_the_parameter_are_rejected_by_name() -> No
 
 def test_an_empty_parameter_has_an_empty_state() -> None:
     empty: Array = np.zeros((0, 3), np.float32)
-    new, state = adamw8bit_step(empty, empty, adamw8bit_init(0), AdamwOptions())
+    new, state = adamw8bit_step(empty, empty, adamw8bit_init((0,)), AdamwOptions())
     assert new.shape == (0, 3)
     assert state.absmax_m.shape == (0,)

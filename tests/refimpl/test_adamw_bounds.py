@@ -177,3 +177,15 @@ def test_the_reference_lies_inside_its_own_bound() -> None:
         reals = adamw_moments(g, m, v, options(h))
         for real, bound in zip(reals, adamw_moments_bound(g, m, v, options(h)), strict=True):
             used_part(bound, real, "moments")
+
+
+@pytest.mark.parametrize("step", [3, 1000, 2301, 5000])
+def test_a_subnormal_quotient_under_the_root_lies_inside_beside_an_eps_as_small(step: int) -> None:
+    # v̂ of a few subnormals rounds by a tenth of itself, and so does √v̂ + eps.
+    h, rnd = Hyperparameters(1.0, 0.9, 0.999, 2.0**-126), ROUNDINGS["float32"]
+    p, m, v = (np.array([number]) for number in (1.0, 2.0**-75, 5 * 2.0**-149))
+    bound = adamw_parameter_bound(*(part.astype(np.float32) for part in (p, m, v)), options(h), step=step)
+    assert bound.judged.all()
+    for plan in PLANS:
+        if plan.scalars == "double":
+            used_part(bound, parameter(p, m, v, h, step, plan, rnd), f"p at step {step}, {plan}")

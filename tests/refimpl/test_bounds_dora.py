@@ -9,6 +9,7 @@ import pytest
 from qloracle.bounds import Roundings, dora_backward_bound, dora_forward_bound
 from qloracle.dora import dora_backward, dora_forward, dora_norm
 from qloracle.formats import Array
+from qloracle.int8 import QuantizedInt8, dequantize_int8
 
 from .bound_cases import KINDS
 from .evaluated_dora import PLANS, DoraPlan, backward, backward_intervals, forward, forward_interval
@@ -144,3 +145,32 @@ def test_what_is_not_finite_has_exactly_one_answer(value: float, row: int) -> No
     y = dora_backward(ONE.repeat(2, 1), x, weight, a, b, ONE[0].repeat(2), alpha=1).magnitude
     assert np.isnan(y[0]), "and so has the gradient of its magnitude"
     assert np.isfinite(y[1]), "and no other"
+
+
+def test_the_scale_of_a_stored_weight_may_come_after_the_sum() -> None:
+    # The second weight underflows to 0 where it is dequantized first.
+    stored = QuantizedInt8(np.int8([[127, 1]]), np.float32([60 * 2.0**-149]), "row", None, "float32")
+    weight, size = dequantize_int8(stored), np.float32(2.0**100)
+    a, b, m = np.float32([[1, 0]]), ONE, ONE[0]
+    got = size * stored.absmax / np.float32(127)
+    assert (weight[0, 1], got.item() != 0) == (0, True), "the case"
+    x = np.float32([[0, 1]]) * size
+    layer = dora_forward_bound(x, weight, a, b, m, alpha=1, stored=stored)
+    require_inside(layer, got[np.newaxis].astype(np.float64), "y of a stored weight")
+    bounds = dora_backward_bound(ONE * size, x, weight, a, b, m, alpha=1, stored=stored)
+    base = bounds["x"].lo[0, 1], bounds["x"].hi[0, 1], bounds["x"].judged[0, 1]
+    assert base[0] <= got.item() <= base[1], f"dx of a stored weight: {got} is outside {base}"
+    assert base[2], "dx is judged"
+
+
+def test_where_products_with_bare_codes_could_overflow_a_layer_has_no_verdict() -> None:
+    stored = QuantizedInt8(np.int8([[127, 127]]), np.float32([1e-3]), "row", None, "float32")
+    a, b = np.float32([[1, 0]]), 0 * ONE
+    for size, judged in ((1e33, True), (3e37, False)):
+        x, dy = np.float32([[size, -size]]), np.float32([[size]])
+        y = dora_forward_bound(x, dequantize_int8(stored), a, b, np.float32([1e-3]), alpha=1, stored=stored)
+        assert y.judged.item() is judged, f"x = {size}: 127·x is summed up before the scale, got {y}"
+        gradients = dora_backward_bound(
+            dy, 0 * x, dequantize_int8(stored), a, b, np.float32([1e-3]), alpha=1, stored=stored
+        )
+        assert gradients["x"].judged.all() == judged, f"dy = {size}: 127·dy, got {gradients['x']}"

@@ -144,3 +144,11 @@ def test_a_product_that_overflows_is_not_judged(acc: int, row: float) -> None:
 def test_a_wrong_bias_is_named(bias: Array, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         scale_int8_matmul_bound(np.zeros((1, 1), np.int32), np.ones(1, F), np.ones(1, F), bias)
+
+
+@pytest.mark.parametrize(("acc", "row", "column"), [(2**25, -70, -70), (1, -149, 14), (3 * 2**20, -146, -3)])
+def test_below_the_normal_range_any_step_may_underflow(acc: int, row: int, column: int) -> None:
+    case = (np.array([[acc]], np.int32), F([1.37 * 2.0**row]), F([1.37 * 2.0**column]))
+    interval = scale_int8_matmul_bound(*case)
+    for name, order in ORDERS.items():
+        require_inside(interval, scaled(order, *case), f"{name} of {acc}, 2^{row}, 2^{column}")

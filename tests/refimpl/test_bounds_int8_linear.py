@@ -228,3 +228,39 @@ def test_an_accumulator_finer_than_float32_is_refused() -> None:
     weight: QuantizedInt8 | QuantizedAffine = quantize_int8(np.ones((1, 1), F), granularity="row")
     with pytest.raises(ArgumentValueError, match=r"^accumulate must be no finer than float32, .*"):
         weight_only_forward_bound(np.ones((1, 1), F), weight, roundings=Roundings(accumulate="float64"))
+
+
+def test_an_int8_weight_that_underflows_to_0_is_no_exact_zero() -> None:
+    weight = QuantizedInt8(np.int8([[1]]), F([60 * 2.0**-149]), "row", None, "float32")
+    assert weight_values(weight).item() == 0, "the case: 60/127 of the smallest subnormal"
+    got = (F([[2.0**100]]) * F(1)) * weight.absmax / F(127)
+    assert got.item() != 0, "the case: applied later the scale does not underflow"
+    require_inside(weight_only_forward_bound(F([[2.0**100]]), weight), got, "x·code·absmax/127")
+    require_inside(weight_only_backward_bound(F([[2.0**100]]), weight)["x"], got, "dy·code·absmax/127")
+
+
+def test_the_int8_part_below_the_range_of_the_accumulation_may_underflow_anywhere() -> None:
+    count = 2081
+    weight = QuantizedInt8(np.full((1, count), 127, np.int8), F([1.37 * 2.0**-70]), "row", None, "float32")
+    x = np.full((1, count), 1.37 * 2.0**-70, F)
+    parts, acc = decompose(x, 0.0), F(count * 127**2)
+    got = (weight.absmax * parts.absmax[0]) * (acc / F(127**2))
+    require_inside(llm_int8_forward_bound(x, weight, parts, x), got[:, np.newaxis], "row · column first")
+
+
+def test_what_underflows_is_a_matter_of_the_accumulation_format() -> None:
+    # 127·127·(1/128)²/127² = 2^-14 / 1.5: normal in float32, not in float16.
+    weight = QuantizedInt8(np.int8([[127]]), F([2.0**-7 / 1.5]), "row", None, "float32")
+    x = F([[2.0**-7]])
+    parts = decompose(x, 0.0)
+    half = llm_int8_forward_bound(x, weight, parts, x, roundings=Roundings(accumulate="float16"))
+    scales = (parts.absmax[0] / F(127)).astype(np.float16) * (weight.absmax[0] / F(127)).astype(np.float16)
+    got = scales * np.float16(127**2)
+    require_inside(half, np.array([[got]]), "(row/127)·(column/127)·acc in float16")
+
+
+def test_a_part_beyond_its_declared_format_has_no_verdict() -> None:
+    x, weight = F([[300, 1]]), quantize_int8(F([[300, 1]]), granularity="row")
+    declared = Roundings(intermediate="float16")
+    assert llm_int8_forward_bound(x / 2, weight, decompose(x / 2, 0.0), x, roundings=declared).judged.all()
+    assert not llm_int8_forward_bound(x, weight, decompose(x, 0.0), x, roundings=declared).judged.any(), "90001"

@@ -15,6 +15,7 @@ from qloracle import (
     quantize_double,
     quantize_int8,
 )
+from qloracle.blockwise import QuantizedBlocks
 from qloracle.bounds import (
     Roundings,
     embedding_lora_backward_bound,
@@ -23,9 +24,11 @@ from qloracle.bounds import (
     lora_forward_bound,
     quantized_matmul_bound,
 )
+from qloracle.errors import ArgumentValueError
 from qloracle.formats import Array
 from qloracle.qlora import QuantizedWeight, qlora_weight
 from qloracle.quantized_product import quantized_matmul
+from qloracle.tables import codebook_named
 
 from .bound_cases import NUDGE, normal
 from .evaluated_layers import require_inside, used_part
@@ -254,3 +257,41 @@ def test_each_declared_rounding_is_used_up_by_a_tie_and_missing_without_it(name:
     used = exact(step) / half
     assert declared.lo.item() <= 1 < plain.lo.item(), f"{name}: 1 + 2^-8 becomes 1 where declared, and only there"
     assert used >= Fraction(45 if name == "adapter" else 95, 100), f"{name}: a tie uses {float(used)} of the bound"
+
+
+def test_where_products_with_the_steps_of_an_affine_weight_could_overflow_there_is_no_verdict() -> None:
+    weight = quantize_affine(np.array([[0, 255]], np.float32) * np.float32(2.0**-100), qmin=0, qmax=255)
+    judged = [quantized_matmul_bound(np.float32([[0, 2.0**e]]), weight).judged.item() for e in (118.5, 120.2)]
+    assert judged == [True, False], f"255 · 2^120.2 overflows float32, 2 · 255 · 2^118.5 does not, got {judged}"
+
+
+@pytest.mark.parametrize("size", [-130, -125])
+def test_a_product_with_the_smallest_entry_of_a_codebook_may_underflow_before_its_scale(size: int) -> None:
+    # Code 128 of linear_signed is about 2^-28: the product of both underflows, and its scale is 2^100.
+    weight = QuantizedBlocks(np.uint8([128, 255]), np.float32([2.0**100]), "linear_signed", 2, (1, 2), "float32")
+    entry = codebook_named("linear_signed").entries[128]
+    x = np.ldexp(np.float32([[1.37, 0]]), size).astype(np.float32)
+    got = np.float32(x[0, 0] * entry) * np.float32(2.0**100)
+    require_inside(
+        quantized_matmul_bound(x, weight), np.array([[got]], np.float64), f"x·entry·absmax, x = 1.37·2^{size}"
+    )
+
+
+def test_a_weight_that_underflows_to_0_is_no_exact_zero_where_its_scale_comes_later() -> None:
+    weight = quantize_blockwise(np.float32([[900000, 1]]) * np.float32(2.0**-149), codebook="dynamic_signed")
+    assert qlora_weight(weight)[0, 1] == 0, "the case: entry · absmax underflows"
+    entry, x = codebook_named("dynamic_signed").entries[weight.data[1]], np.float32([[0, 2.0**100]])
+    got = (x[0, 1] * entry) * weight.absmax[0]
+    assert got != 0, "the case: applied later it does not"
+    require_inside(quantized_matmul_bound(x, weight), np.array([[got]], np.float64), "x·entry·absmax")
+    parts = (np.zeros((1, 2), np.float32), 0 * ONE)
+    layer = lora_forward_bound(x, qlora_weight(weight), *parts, alpha=1, stored=weight)
+    require_inside(layer, np.array([[got]], np.float64), "x·entry·absmax in a layer")
+    strict = quantized_matmul_bound(x, weight, roundings=Roundings(weight="bfloat16"))
+    assert strict.lo.item() == strict.hi.item() == 0, "where another rounding is declared, 0 is exact"
+
+
+def test_a_record_of_another_shape_is_refused() -> None:
+    stored = quantize_int8(np.ones((1, 2), np.float32))
+    with pytest.raises(ArgumentValueError, match=r"^stored must be of the shape of the weight"):
+        lora_forward_bound(ONE, ONE, ONE, ONE, alpha=1, stored=stored)

@@ -94,6 +94,15 @@ def test_a_dropped_infinity_is_not_judged() -> None:
     assert interval.judged.tolist() == [[False], [True]], f"row 0 drops an infinity, got {interval.judged}"
 
 
+def test_an_infinity_that_is_dropped_with_everything_is_judged() -> None:
+    # For p = 1 x_d is 0, whatever x is: the layer is the base.
+    x, mask = np.array([[INF, 1]], np.float32), np.array([[False, True]])
+    interval = lora_forward_bound(x, ones(1, 2), ones(1, 2), ONE, alpha=1, mask=mask, dropout=1.0)
+    assert (interval.judged.tolist(), interval.lo.tolist(), interval.hi.tolist()) == ([[True]], [[INF]], [[INF]])
+    found = lora_backward_bound(ONE, x, ones(1, 2), ones(1, 2), ONE, alpha=1, mask=mask, dropout=1.0)["lora_b"]
+    assert (found.judged.tolist(), found.lo.tolist(), found.hi.tolist()) == ([[True]], [[0]], [[0]])
+
+
 @pytest.mark.parametrize(
     ("what", "operands", "options"),
     [

@@ -136,3 +136,17 @@ def test_bad_arguments_are_rejected_by_name() -> None:
         with pytest.raises(error, match=f"^{name} must be "):
             clip_by_norm(values, most)
     assert clip_by_norm([], 1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "most", "name"),
+    [(2.0**30, 1.37 * 2.0**-110, "float32"), (150.0, 2.0003e-4, "float16"), (150.0, 1.37e-5, "float16")],
+)
+def test_a_factor_or_a_limit_that_underflows_is_multiplied_by_the_whole_value(
+    value: float, most: float, name: str
+) -> None:
+    values = [np.array([value], np.float32)]
+    (bound,) = clip_by_norm_bound(values, most, roundings=Roundings(accumulate=name))
+    (got,) = clipped(values, most, "sequential", name, by_tensor=False)
+    assert bound.judged.all()
+    assert bound.lo[0] <= got[0] <= bound.hi[0], f"{got[0]!r} is right, not in [{bound.lo[0]!r}, {bound.hi[0]!r}]"

@@ -253,3 +253,13 @@ def test_a_rejected_argument_is_named_with_its_rule_and_value(
 ) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_with_every_element_dropped_nothing_of_an_infinite_x_reaches_the_adapter() -> None:
+    one, mask = np.ones((1, 1), np.float32), np.ones((1, 1), np.bool_)
+    options = {"alpha": 1.0, "mask": mask, "dropout": 1.0}
+    x, size = one * np.float32(np.inf), np.ones(1, np.float32)
+    assert dora_forward(x, one, one, one, size, **options).tolist() == [[np.inf]]  # type: ignore[arg-type]
+    gradients = dora_backward(one, x, one, one, one, size, **options)  # type: ignore[arg-type]
+    found = [part.tolist() for part in (gradients.x, gradients.lora_a, gradients.lora_b, gradients.magnitude)]
+    assert found == [[[1]], [[0]], [[0]], [0]]

@@ -203,3 +203,31 @@ def test_bad_operands_are_named() -> None:
     with pytest.raises(ArgumentValueError, match="the merged weight must be finite"):
         dora_merge(np.full_like(weight, np.nan), a, b, magnitude, alpha=4, safe=True)
     assert dora_norm(weight, a, b, alpha=4).shape == (5,)
+
+
+@pytest.mark.parametrize("flag", ["no", 1, np.array([1, 0])], ids=repr)
+def test_safe_is_true_or_false(flag: object) -> None:
+    one = np.ones((1, 1), np.float32)
+    with pytest.raises(ArgumentTypeError, match=r"^safe must be True or False, got "):
+        dora_merge(one, one, one, one[0], alpha=1, safe=flag)  # type: ignore[arg-type]
+
+
+def test_a_quotient_that_underflows_is_inside() -> None:
+    weight, zero, m = np.float32([[2.0**40]]), np.zeros((1, 1), np.float32), np.float32([1.37 * 2.0**-100])
+    got = (m / weight[0]) * weight[0]
+    interval, _ = dora_merge_bound(weight, zero, zero, m, alpha=1)
+    assert interval.judged.all()
+    assert interval.lo.item() <= got.item() <= interval.hi.item(), f"(m/n)·V = {got} is outside {interval}"
+    interval, _ = dora_merge_bound(weight, zero, zero, 0 * m, alpha=1)
+    assert abs(interval.hi.item()) < 2.0**-140, "m = 0 gives g = 0"
+
+
+@pytest.mark.parametrize("alpha", [3.4e38, -3.4e38, 2.0**-149, 0.0])
+@pytest.mark.parametrize("size", [3.4e38, 2.0**-149])
+def test_finite_operands_merge_to_no_nan_at_the_ends_of_float32(alpha: float, size: float) -> None:
+    a, b = np.array([[size, 0], [0, size]], np.float32), np.array([[size, 0], [size, -size]], np.float32)
+    for weight in (0, 3.4e38, 2.0**-149):
+        w = np.array([[weight, 0], [0, 0]], np.float32)
+        for magnitude in (3.4e38, 2.0**-149, 0):
+            merged = dora_merge(w, a, b, np.full(2, magnitude, np.float32), alpha=alpha)
+            assert not np.isnan(merged.weight).any(), f"{weight}, {magnitude}: {merged.weight}"

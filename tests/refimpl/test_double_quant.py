@@ -242,6 +242,17 @@ def test_the_codes_are_those_of_bitsandbytes(bitsandbytes_functional: ModuleType
     assert difference.max() <= 1, f"codes differ from bitsandbytes by more than a neighbour: {difference.max()}"
 
 
+def test_a_block_of_zeros_gives_its_entry_times_the_restored_absmax() -> None:
+    q = quantize_double(np.zeros(1, np.float32))
+    negative = replace(q, absmax=replace(q.absmax, offset=np.float32(-2)))
+    assert np.array_equal(dequantize_double(negative).view(np.uint32), [0x80000000]), "0 times −2 is −0"
+    odd = Codebook("odd", (np.arange(-15, 17, 2) / 8).astype(np.float32))  # no entry 0; −1/8 has the lower code
+    q = quantize_double(np.repeat(np.float32([0, 4]), 64), codebook=odd)
+    absmax, values = restore_absmax(q).absmax, dequantize_double(q)
+    assert absmax[0] != 0
+    assert np.array_equal(values[:64], np.repeat(-absmax[0] / 8, 64)), f"absmax {absmax}: {values[0]}"
+
+
 ONE = np.ones(1, np.float32)
 STATE = QuantizedAbsmax(np.zeros(1, np.uint8), ONE, np.float32(0))
 

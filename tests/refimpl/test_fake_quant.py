@@ -97,6 +97,16 @@ def test_the_variant_of_codes_is_the_gradient_of_torch(torch: ModuleType) -> Non
         assert got.tolist() == x.grad.tolist(), f"codes {qmin} to {qmax}: torch's gradient differs"
 
 
+def test_the_largest_and_smallest_output_are_inside_in_every_format() -> None:
+    for fmt, x in (("float16", np.float16([-99, 99])), ("bfloat16", np.uint16([0xC2C6, 0x42C6]))):
+        # float16: 12.703125, beyond fl32(12.7); bfloat16: −12.8125, beyond fl32(−12.8).
+        values = fake_quantize(x, F(0.1), np.int32(0), fmt=fmt)
+        beyond = (values.view(np.uint16) + 1).view(values.dtype)
+        for ends, expected in ((values, x), (beyond, np.zeros_like(x))):
+            got = fake_quantize_backward(x, ends, F(0.1), np.int32(0), fmt=fmt)
+            assert got.tolist() == expected.tolist(), f"{fmt}: the gradient at {ends} is {got}"
+
+
 def test_outside_the_gradient_is_plus_zero_whatever_comes_in() -> None:
     dy = F([np.nan, np.inf, -1, -0.0])
     got = fake_quantize_backward(dy, F([99] * 4), F(1), np.int32(0), qmin=-8, qmax=7)

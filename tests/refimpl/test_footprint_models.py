@@ -248,3 +248,18 @@ def test_a_configuration_that_cannot_be_read_is_refused_by_name(config: Any, mes
 def test_an_already_quantized_checkpoint_is_refused() -> None:
     with pytest.raises(QloracleError, match=r"header must be of an unquantized checkpoint, got U8 for 'fc\.weight'"):
         header_tensors({"fc.weight": {"dtype": "U8", "shape": [4, 2]}})
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": [], "shape": [2, 2]}, {"dtype": {}, "shape": [2, 2]}, {"dtype": None, "shape": [2, 2]},
+        {"dtype": "f32", "shape": [2, 2]}, {"dtype": "F32"}, {"shape": [2, 2]}, {"dtype": "F32", "shape": 4},
+        {"dtype": "F32", "shape": "22"}, {"dtype": "F32", "shape": None}, {"dtype": "F32", "shape": [2, -2]},
+        {"dtype": "F32", "shape": [2.0, 2]}, {"dtype": "F32", "shape": [[2]]}, [], None, "F32",
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_malformed_entry_of_a_header_is_rejected_by_name(entry: object) -> None:
+    with pytest.raises(QloracleError, match=r"a\.weight"):
+        header_tensors({"a.weight": entry})

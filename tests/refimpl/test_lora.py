@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from qloracle import lora_backward, lora_forward
+from qloracle.errors import ArgumentTypeError, ArgumentValueError
 from qloracle.formats import Array
 from qloracle.lora import lora_scale
 
@@ -217,3 +218,28 @@ def test_the_bias_of_the_adapter_is_scaled_and_adds_up_with_the_bias_of_the_base
     assert y.tolist() == [expected] * 3, f"x = 0: y = b + s b_B, got {y}"
     gradient = lora_backward(arrays["dy"], *operands(arrays), alpha=6).lora_bias
     assert gradient.tolist() == [3 * sum(column) for column in arrays["dy"].T.tolist()], "db_B = s Σ dy"
+
+
+@pytest.mark.parametrize("flag", ["no", 1, None, np.array([1, 0])], ids=repr)
+def test_rank_stabilized_is_true_or_false(flag: object) -> None:
+    with pytest.raises(ArgumentTypeError, match=r"^rank_stabilized must be True or False, got "):
+        lora_scale(16, 8, rank_stabilized=flag)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_with_every_element_dropped_nothing_of_x_reaches_the_adapter(bad: float) -> None:
+    one, mask = np.ones((1, 1), np.float32), np.ones((1, 1), np.bool_)
+    x = one * np.float32(bad)
+    y = lora_forward(x, one, one, one, alpha=1, mask=mask, dropout=1.0)
+    assert np.array_equal(y, [[bad]], equal_nan=True), f"y is the base {bad}, got {y}"
+    gradients = lora_backward(one, x, one, one, one, alpha=1, mask=mask, dropout=1.0)
+    assert (gradients.lora_a.tolist(), gradients.lora_b.tolist(), gradients.x.tolist()) == ([[0]], [[0]], [[1]])
+    through = lora_backward(one, one, one, x, one, alpha=1, mask=mask, dropout=1.0).x
+    assert through.tolist() == [[1]], f"nothing passes back through the adapter, got {through}"
+
+
+@pytest.mark.parametrize(("alpha", "rank"), [(1e300, 1), (-1e39, 2), (3.5e38, 1)])
+def test_a_scale_that_float32_cannot_hold_is_refused(alpha: float, rank: int) -> None:
+    with pytest.raises(ArgumentValueError, match=r"^alpha must be such that the scale is at most 3.40.*, got "):
+        lora_scale(alpha, rank)
+    assert lora_scale(6e38, 2) == 3e38

@@ -21,7 +21,7 @@ STEPS, SIZE = 6, 300
 def run(kind: str, split: int, through: Callable[[dict[str, Array]], dict[str, Array]]) -> list[Array]:
     rng, chosen = np.random.default_rng(271), AdamwOptions(lr=0.1, weight_decay=0.1)
     p, step = rng.standard_normal(SIZE).astype(np.float32), adamw_step if kind == "adamw" else adamw8bit_step
-    state: Any = adamw_init((SIZE,)) if kind == "adamw" else adamw8bit_init(SIZE)
+    state: Any = adamw_init((SIZE,)) if kind == "adamw" else adamw8bit_init((SIZE,))
     for done in range(STEPS):
         if done == split:
             state = state_from_arrays(through(state_arrays(state)))

@@ -68,7 +68,7 @@ def trajectory(kind: str, budget: int | None, waiting: Mapping[str, Array] | Non
     sizes = {"a": 300, "b": 7, "c": 256}
     p = {n: rng.standard_normal(size).astype(np.float32) for n, size in sizes.items()}
     step: Callable[..., Any] = adamw_step if kind == "adamw" else adamw8bit_step
-    states = {n: adamw_init((size,)) if kind == "adamw" else adamw8bit_init(size) for n, size in sizes.items()}
+    states = {n: adamw_init((size,)) if kind == "adamw" else adamw8bit_init((size,)) for n, size in sizes.items()}
     paged = None if budget is None else page_states({n: state_arrays(s) for n, s in states.items()}, budget, waiting)
     for _ in range(4):
         for name, size in sizes.items():
@@ -116,7 +116,7 @@ def test_states_may_wait_in_a_mapped_file(tmp_path: Path, kind: str) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(plain, paged, strict=True))
     mapped.flush()
     # The last state fetched is on the device; those before it were written back, array after array.
-    arrays = paged[3 : 3 + len(state_arrays(adamw_init((1,)) if kind == "adamw" else adamw8bit_init(1)))]
+    arrays = paged[3 : 3 + len(state_arrays(adamw_init((1,)) if kind == "adamw" else adamw8bit_init((1,))))]
     assert (tmp_path / "states").read_bytes()[: sizes["a"]] == b"".join(a.tobytes() for a in arrays)
 
 
@@ -150,3 +150,32 @@ def test_bad_arguments_are_rejected_by_name() -> None:
         page_states({"a": one}, 8, {})
     with pytest.raises(ArgumentValueError, match=r"^waiting\['a'\] must be "):
         page_states({"a": one}, 8, {"a": np.zeros(9, np.uint8)})
+
+
+@pytest.mark.parametrize("budget", [4, 8])
+def test_dtypes_of_other_packages_and_records_come_back_as_they_were(budget: int) -> None:
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    pair = np.array([(1, 2)], np.dtype([("low", np.int16), ("high", np.int16)]))
+    states = {"a": {"m": np.array([1, -2.5], bfloat16)}, "b": {"m": pair}}
+    paged = page_states(states, budget)
+    for name in ("a", "b", "a", "b"):
+        paged, state = fetch_state(paged, name)
+        paged = store_state(paged, name, state)
+        assert state["m"].dtype == states[name]["m"].dtype, f"{name} came back as {state['m'].dtype}"
+        assert np.array_equal(state["m"], states[name]["m"])
+
+
+def test_writing_to_arrays_that_were_fetched_or_stored_changes_no_record() -> None:
+    paged, state = fetch_state(page_states({"a": {"m": np.ones(2, np.float32)}}, 8), "a")
+    state["m"][0] = 5
+    assert fetch_state(paged, "a")[1]["m"].tolist() == [1, 1], "what was fetched is a copy"
+    paged = store_state(paged, "a", state)
+    state["m"][0] = 7
+    assert fetch_state(paged, "a")[1]["m"].tolist() == [5, 1], "what was stored is a copy"
+
+
+def test_a_buffer_that_cannot_be_written_to_is_refused() -> None:
+    buffer = np.zeros(8, np.uint8)
+    buffer.flags.writeable = False
+    with pytest.raises(ArgumentValueError, match=r"^waiting\['a'\] must be writable, got a read-only array$"):
+        page_states({"a": {"m": np.ones(2, np.float32)}}, 8, {"a": buffer})

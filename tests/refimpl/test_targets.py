@@ -136,3 +136,22 @@ def test_bad_arguments_are_named() -> None:
     ]:
         with pytest.raises(kind, match=message):
             adapter_settings(["h.0.q"], alpha=16, **options)  # type: ignore[arg-type]
+
+
+def test_a_pattern_is_a_regular_expression_of_its_own() -> None:
+    names = ["h.0.Q", "h.1.k", "xq", "q"]
+    for pattern, expected in [
+        ("(?i)q", [4, 8, 8, 4]),
+        ("^q", [8, 8, 8, 4]),  # the beginning of the name, not of a component
+        (r"(?<=0\.)Q", [4, 8, 8, 8]),
+        ("k|q", [8, 4, 8, 4]),
+        ("(?x) k  # a comment", [8, 4, 8, 8]),
+    ]:
+        got = adapter_settings(names, rank=8, alpha=16, rank_pattern={pattern: 4}).rank.tolist()
+        assert got == expected, f"{pattern}: ranks {got}"
+    layers = ["m.H.0.q", "m.H.1.q", "m.k.1.q", "H.1.2.q"]
+    for pattern, chosen in [("(?i)h", [False, True, False, True]), (r"m\.(H|k)", [False, True, True, False])]:
+        found = select_targets(layers, ["q"], layers=[1], layers_pattern=pattern).tolist()
+        assert found == chosen, f"{pattern}: {found}"
+    with pytest.raises(ArgumentValueError, match="rank_pattern must be a regular expression"):
+        adapter_settings(["h.0.q"], rank=8, alpha=16, rank_pattern={"a)|(?:q": 4})

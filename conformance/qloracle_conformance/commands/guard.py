@@ -32,8 +32,8 @@ def guarded(action: Callable[[], int]) -> None:
     """Run a command's action; every expected error is one line on standard error and the right exit code."""
     try:
         code = action()
-    except KeyboardInterrupt:
-        fail("stopped by Ctrl-C; a report lacks its footer, which marks it as cut short", 130)
+    except KeyboardInterrupt as error:
+        fail(str(error) or "stopped by Ctrl-C; a report lacks its footer, which marks it as cut short", 130)
     except ModuleNotFoundError as error:
         fail(f"this command needs the module {error.name!r}: pip install 'qloracle[conformance]'")
     except QloracleError as error:

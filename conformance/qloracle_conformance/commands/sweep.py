@@ -6,14 +6,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from qloracle.rounding import OVERFLOWS, ROUNDINGS
 from qloracle_conformance.commands.guard import console, guarded
+
+_ROUNDINGS = ", ".join(name for name in ROUNDINGS if name != "stochastic")
 
 
 def sweep(
     to: Annotated[str, typer.Option(help="Target format, for example bfloat16 or float8_e4m3fn.")],
-    against: Annotated[str, typer.Option(help="ml_dtypes, numpy, torch, gfloat, a backend, or module:attribute.")],
-    rounding: Annotated[str, typer.Option(help="Rounding of both sides.")] = "ties_to_even",
-    overflow: Annotated[str | None, typer.Option(help="ieee or saturate. Not given: what the other side does.")] = None,
+    against: Annotated[
+        str, typer.Option(help="Library ml_dtypes, numpy, torch or gfloat, a backend, or module:attribute.")
+    ],
+    rounding: Annotated[str, typer.Option(help=f"Rounding of both sides: {_ROUNDINGS}.")] = "ties_to_even",
+    overflow: Annotated[
+        str | None, typer.Option(help=f"{' or '.join(OVERFLOWS)}. Not given: what the other side does.")
+    ] = None,
     nan: Annotated[
         str | None, typer.Option(help="What NaN becomes where the format has none: zero or largest.")
     ] = None,

@@ -31,12 +31,15 @@ Domain = Callable[[], Iterator[Array]]
 
 def conversions(name: str) -> list[Conversion]:
     """Return every conversion of a library under every policy that it has; not what it leaves to NumPy."""
+    return [c for c in _all_conversions(name) if (name, c.to) != ("ml_dtypes", "float16")]
+
+
+def _all_conversions(name: str) -> list[Conversion]:
     found = library(name)
     sources = ("float32", "float64") if name == "gfloat" else ("float32", "float64", "int64")
     return [
         Conversion(name, source, fmt, rounding, overflow)
         for fmt in found.formats
-        if (name, fmt) != ("ml_dtypes", "float16")
         for source in sources
         for rounding in found.roundings
         for overflow in found.own_overflow(fmt)
@@ -59,14 +62,15 @@ def quick_record(conversion: Conversion) -> dict[str, Any]:
 
 
 def full_record(conversion: Conversion, processes: int | None) -> dict[str, Any]:
-    """Measure a conversion on all float32 inputs."""
+    """Measure a conversion on all float32 inputs; the record says of which specification it is."""
     units = [(conversion, first, first + _UNIT - 1) for first in range(0, 1 << 32, _UNIT)]
     tally = Tally()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=context) as pool:
         for part in pool.map(_unit, units):
             tally.merge(part)
-    return record(conversion, library(conversion.library).version, ALL, tally)
+    found = record(conversion, library(conversion.library).version, ALL, tally)
+    return {**found, "specification": qloracle.SPECIFICATION_VERSION}
 
 
 def _unit(job: tuple[Conversion, int, int]) -> Tally:
@@ -80,8 +84,8 @@ def _library(name: str) -> Library:
 
 
 def to_sweep() -> list[Conversion]:
-    """Return the conversions that are measured on all inputs."""
-    return [c for name in SWEPT for c in conversions(name) if c.source == "float32"]
+    """Return the conversions that are measured on all inputs, ml_dtypes to float16 among them."""
+    return [c for name in SWEPT for c in _all_conversions(name) if c.source == "float32"]
 
 
 def quick(on_record: Callable[[str], None]) -> dict[str, Any]:

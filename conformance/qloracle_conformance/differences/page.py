@@ -1,8 +1,9 @@
-"""The page that shows the differences: Markdown, made from the data alone."""
+"""The page that shows the differences: Markdown, made from the data, and marked where a measurement is older."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import qloracle
 from qloracle_conformance.differences.causes import CAUSES
 
 HEAD = """# Where other libraries differ from the reference
@@ -16,11 +17,12 @@ saturates is compared with the reference's `saturate`.
 def render(data: dict[str, Any]) -> str:
     """Return the page."""
     versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
+    same = [each for each in data["sweeps"] if is_current(each, data)]
     parts = [
         HEAD,
-        f"Specification {data['specification']} against {versions}.\n",
+        f"Specification {_marked(data['specification'])} against {versions}; all float32 inputs as their table says.\n",
         _complete(data["sweeps"]),
-        *_causes([*data["sweeps"], *data["conversions"]]),
+        *_causes([*same, *data["conversions"]]),
         _defaults(data["defaults"]),
         _nan_bits(data["nan_bits"]),
         _decoding(data["decoding"]),
@@ -28,6 +30,11 @@ def render(data: dict[str, Any]) -> str:
         _agreeing(data["conversions"]),
     ]
     return "\n".join(parts)
+
+
+def is_current(sweep: dict[str, Any], data: dict[str, Any]) -> bool:
+    """Return whether a record of all inputs is of the specification and the library that the rest of the data is of."""
+    return (sweep["specification"], sweep["version"]) == (data["specification"], data["versions"].get(sweep["library"]))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -39,13 +46,19 @@ def _number(value: int) -> str:
     return f"{value:,}"
 
 
+def _marked(specification: str) -> str:
+    """Return a version of the specification, marked where it is not the current one."""
+    current = qloracle.SPECIFICATION_VERSION
+    return specification if specification == current else f"{specification} (older: now {current})"
+
+
 def _complete(sweeps: list[dict[str, Any]]) -> str:
     rows = [
-        (each["library"], f"float32 → {each['to']}", f"{each['rounding']}, {each['overflow']}",
-         _number(each["inputs"]), _number(each["mismatches"]))
+        (f"{each['library']} {each['version']}", f"float32 → {each['to']}", f"{each['rounding']}, {each['overflow']}",
+         _marked(each["specification"]), _number(each["inputs"]), _number(each["mismatches"]))
         for each in sweeps
     ]  # fmt: skip
-    head = ("library", "conversion", "policies", "inputs", "mismatches")
+    head = ("library", "conversion", "policies", "specification", "inputs", "mismatches")
     return "## All float32 inputs\n\n" + _table(head, rows)
 
 

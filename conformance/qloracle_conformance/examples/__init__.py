@@ -4,6 +4,7 @@ An operation without one is explained with the plainest of its generated cases, 
 """
 
 from qloracle_conformance.examples import adapters, conversions, layers, memory, optimizers, quantizers
+from qloracle_conformance.examples.clauses import CLAUSE_EXAMPLES as CLAUSE_EXAMPLES
 from qloracle_conformance.examples.example import Example
 
 _PARTS = (conversions, quantizers, layers, adapters, optimizers, memory)

@@ -91,6 +91,6 @@ EXAMPLES = {
     "bias.merge": Example(("base_bias=0.5,0,-0.5", "lora_bias=1,2,3"), {**_SCALE, "rank": 2, "unmerge": False}),
     "dora.merge": Example((_WEIGHT, _MAGNITUDE, *_ADAPTER), {**_SCALE, "fan_in_fan_out": False}),
     "dora.unmerge": Example(
-        (_WEIGHT, "norms=2,3,1", _MAGNITUDE, *_ADAPTER), {**_SCALE, "fan_in_fan_out": False}
+        (_WEIGHT, "norms=4,3,0.5", _MAGNITUDE, *_ADAPTER), {**_SCALE, "fan_in_fan_out": False}
     ),
 }  # fmt: skip

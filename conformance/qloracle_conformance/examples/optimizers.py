@@ -13,7 +13,7 @@ EXAMPLES = {
         ("p:bfloat16=1,-2,0.5", "gradient:bfloat16=0.5,-1,0", "m=0,0,0", "v=0,0,0",
          "random_bits:uint32=0,0x80000000,0xffffffff"), {**_STEP, "lr": 0.001},
     ),
-    "adamw.limited": Example(_TENSORS, {**_STEP, "max_update_norm": 0.5}),
+    "adamw.limited": Example(_TENSORS, {**_STEP, "max_update_norm": 0.25}),
     "adamw8bit.step": Example(
         ("p=1,-2,0.5,0", "gradient=0.5,-1,0,2", "codes_m:uint8=127,200,127,0", "absmax_m=0.5,1",
          "codes_v:uint8=0,255,10,0", "absmax_v=0.25,1"),

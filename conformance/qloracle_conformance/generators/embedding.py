@@ -121,9 +121,7 @@ def _gradient(random: np.random.Generator, claim: Claim, dtype: str, family: str
         whole = one_hot(random, *rows, (-2, 2)) * (np.arange(rows[0]) == 0)[:, np.newaxis]
     if family == "sums":  # partial sums that leave float16, or the integers that bfloat16 holds
         large = 2.0**13 if "float16" in (dtype, claim.roundings.intermediate) else 2.0**60
-        whole = (
-            np.ones(rows) if random.integers(0, 2) else large * np.repeat([1.0, -1.0], rows[0] // 2)[:, np.newaxis]
-        )
+        whole = np.ones(rows) if random.integers(0, 2) else large * np.repeat([1.0, -1.0], rows[0] // 2)[:, np.newaxis]
         whole = np.broadcast_to(whole, rows) * (np.arange(rows[1]) == 0)
     return rounded(whole.reshape(shape), dtype)
 

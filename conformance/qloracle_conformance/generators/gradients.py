@@ -86,7 +86,8 @@ def _batches(
     random = draw.random()
     shape = draw.choice(((5, 7), (64,), (1,))) if inner is None else inner
     if family == "shapes":
-        shape = draw.choice(((33,), (), (1,), (2, 3, 5), (257,), (7, 1)))
+        shapes = ((33,), (), (1,), (2, 3, 5), (257,), (7, 1), (0,), (3, 0))
+        shape = draw.choice(tuple(shape for shape in shapes if claim.empty or 0 not in shape))
     counts = np.array(draw.choice(COUNTS), np.int64)
     lattice = family in ("small_lattice", "wide_lattice")
     if lattice:

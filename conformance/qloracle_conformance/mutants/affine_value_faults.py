@@ -89,8 +89,8 @@ def _cut(x: Array, scale: Array, zero_point: Array, qmin: int, qmax: int) -> Arr
     return np.where(np.isfinite(steps) & np.isfinite(scale), np.clip(steps + zero_point, qmin, qmax), right)
 
 
-def gradient_by(inside: Callable[[Array, Array, Array], Array]) -> Op:
-    """Return a straight-through gradient of another interval, given x and the ends of the right one."""
+def gradient_by(inside: Callable[[Array, Array, Array], Array], *, wide: bool = False) -> Op:
+    """Return a straight-through gradient of another interval, given x and the ends of the right one, or in float32."""
 
     def backward(
         dy: HostArray, x: HostArray, scale: HostArray, zero_point: HostArray, *, interval: str, qmin: int, qmax: int,
@@ -102,7 +102,8 @@ def gradient_by(inside: Callable[[Array, Array, Array], Array]) -> Op:
             return right
         spread = spread_parameters(scale.items, zero_point.items, x.shape, granularity, group_size)
         with np.errstate(all="ignore"):
-            low, high = (dequantize_affine_codes(np.asarray(q), *spread, "float32") for q in (qmin, qmax))
+            values = (np.asarray(dequantize_affine_codes(np.asarray(q), *spread, "float32")) for q in (qmin, qmax))
+            low, high = (value if wide else _as(value, x.dtype).single() for value in values)
             words = np.where(inside(x.single(), low, high), dy.words(), 0).astype(dy.words().dtype)
         return host(np.where(np.isnan(np.broadcast_to(spread[0], x.shape)), right.words(), words), x.dtype)
 
@@ -148,6 +149,8 @@ def affine_value_faults() -> list[Mutant]:
         ("fake-all-through", "the gradient is never stopped",
          gradient_by(lambda x, lo, hi: np.ones(x.shape, np.bool_))),
         ("fake-upper-only", "values below the interval pass", gradient_by(lambda x, lo, hi: x <= hi)),
+        ("fake-wide-ends", "the ends are not rounded to the format of x",
+         gradient_by(lambda x, lo, hi: (lo <= x) & (x <= hi), wide=True)),
         ("fake-multiplied", "the gradient is multiplied by 0 outside", _multiplied),
     ]  # fmt: skip
     return [

@@ -22,7 +22,8 @@ from qloracle_conformance.mutants.lora_gradient_faults import (
 from qloracle_conformance.mutants.mutant import Mutant
 from qloracle_conformance.operations.stored import restored_weight
 
-TERMS = ("base", "bias", "adapter", "scale", "dropout", "whole", "lora_bias", "fan_in_fan_out")
+STORED_TERMS = ("base", "bias", "adapter", "scale", "dropout", "whole")  # of a stored weight
+TERMS = (*STORED_TERMS, "lora_bias", "fan_in_fan_out")
 STORED = ("qlora_double", "qlora_int8", "qlora_affine")
 
 
@@ -148,9 +149,9 @@ def lora_faults() -> list[Mutant]:
     for kind in STORED:
         made += [
             Mutant(f"{kind}-weight-bfloat16", "the dequantized weight is rounded to bfloat16, undeclared",
-                   {f"{kind}_forward": forward_as(_weight_by(in_bfloat16), "exact")}, TERMS),
+                   {f"{kind}_forward": forward_as(_weight_by(in_bfloat16), "exact")}, STORED_TERMS),
             Mutant(f"{kind}-weight-turned", "a square weight is read the other way round",
-                   {f"{kind}_forward": forward_as(x_turned, "exact")}, TERMS),
+                   {f"{kind}_forward": forward_as(x_turned, "exact")}, STORED_TERMS),
             Mutant(f"{kind}-gradient-weight-bfloat16", "the weight is rounded to bfloat16 in the gradient of x",
                    {f"{kind}_backward": backward_as(x_weight, "exact")}, ("x",)),
             Mutant(f"{kind}-stale-weight", "the first weight of a shape is kept",
@@ -159,11 +160,11 @@ def lora_faults() -> list[Mutant]:
     return [
         *made,
         Mutant("qlora-stale-weight", "the first weight of a shape is kept",
-               {"qlora_forward": _kept_weight("lora_forward")}, TERMS),
+               {"qlora_forward": _kept_weight("lora_forward")}, STORED_TERMS),
         Mutant("qlora-affine-zero-point", "the zero point is not subtracted",
-               {"qlora_affine_forward": _stored_with(zero_point=np.zeros_like)}, TERMS),
+               {"qlora_affine_forward": _stored_with(zero_point=np.zeros_like)}, STORED_TERMS),
         Mutant("qlora-affine-scale-of-row-0", "the scale of the first row serves all",
-               {"qlora_affine_forward": _stored_with(scale=lambda v: np.resize(v[:1], v.shape))}, TERMS),
+               {"qlora_affine_forward": _stored_with(scale=lambda v: np.resize(v[:1], v.shape))}, STORED_TERMS),
         Mutant("fan-in-ignored-if-square", "a square weight that is stored transposed is read as it is",
                {"lora_forward": _never_turned("lora_forward")}, ("fan_in_fan_out",)),
         Mutant("fan-in-ignored-backward", "the gradient of x reads a square transposed weight as it is",

@@ -66,7 +66,7 @@ def kill(mutant: Mutant, seed: int, length: int = 0) -> Kill:
             if stage:
                 name = f"{task.operation.name}.{stage}.{task.family}"
                 clause = task.operation.stages.get(stage, "")
-                bound = "" if case.lattice else task.operation.bound
+                bound = "" if case.lattice else task.operation.bound_of(stage)
                 return Kill(mutant.name, mutant.fault, length, name, clause, bound, tried, stage in mutant.stages)
     return Kill(mutant.name, mutant.fault, length, "", "", "", tried, False)
 

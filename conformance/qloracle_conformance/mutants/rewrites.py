@@ -48,7 +48,9 @@ def forward_in(order: str) -> Any:
     def forward(
         x: HostArray, weight: HostArray, lora_a: HostArray, lora_b: HostArray, bias: HostArray | None,
         mask: HostArray | None, *, alpha: float, dropout: float, rank_stabilized: bool,
+        lora_bias: HostArray | None = None, fan_in_fan_out: bool = False,
     ) -> HostArray:  # fmt: skip
+        w = weight.single() if fan_in_fan_out else weight.single().T
         rows = x.single().reshape(-1, x.shape[-1])
         rank = lora_a.shape[0]
         scale = np.float32(alpha / (np.sqrt(rank) if rank_stabilized else rank))
@@ -58,9 +60,10 @@ def forward_in(order: str) -> Any:
             dropped = rows * (mask.items.reshape(rows.shape) * factor)
         with np.errstate(all="ignore"):
             hidden = summed(dropped, lora_a.single().T, order) * scale
-            y = summed(hidden, lora_b.single().T, order) + summed(rows, weight.single().T, order)
+            y = summed(hidden, lora_b.single().T, order) + summed(rows, w, order)
+            y = y if lora_bias is None else y + scale * lora_bias.single()
             y = y if bias is None else y + bias.single()
-        return host(np.asarray(encode(y.reshape(*x.shape[:-1], weight.shape[0]), x.dtype)), x.dtype)
+        return host(np.asarray(encode(y.reshape(*x.shape[:-1], w.shape[1]), x.dtype)), x.dtype)
 
     return forward
 

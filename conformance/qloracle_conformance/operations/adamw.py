@@ -9,6 +9,7 @@ import numpy as np
 from qloracle.adamw_bounds import adamw_moments_bound
 from qloracle.adamw_options import AdamwOptions, bias_correction
 from qloracle.adamw_parameter_bounds import adamw_parameter_bound
+from qloracle.clipping import limited_scale, real_norm
 from qloracle.formats import Array
 from qloracle.optim import adamw_moments, adamw_parameter
 from qloracle.rounding import encode
@@ -130,15 +131,22 @@ def step_intermediates(case: Case) -> dict[str, Array]:
 def after_moments(case: Case, m: Array, v: Array, step: int) -> dict[str, Array]:
     """Return the intermediates of a step from the new moments on."""
     options, p = adamw_options(case.options), case.array("p")
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         single = (m.astype(np.float32), v.astype(np.float32))
         top = m / bias_correction(options.beta1, step)
         root = np.sqrt(v / bias_correction(options.beta2, step))
+        update = top / (root + options.eps)
+    limit = {}
+    if options.max_update_norm is not None:
+        norms = {"norm of the update": real_norm(update), "norm of p": real_norm(p.real())}
+        limit = {**norms, "c": limited_scale(update, options.max_update_norm, p.real())}
     return {
+        **{name: np.asarray(number) for name, number in limit.items()},
         "m'": m,
         "v'": v,
         "m'/(1 - beta1^t)": top,
         "sqrt(v'/(1 - beta2^t)) + eps": root + options.eps,
+        "update": update,
         "p (1 - lr wd)": p.real() * (1 - options.lr * options.weight_decay),
         "p'": adamw_parameter(p.items, *single, options, step=step, fmt=p.dtype),
     }

@@ -94,7 +94,15 @@ def encode_intermediates(case: Case) -> dict[str, Array]:
     """Return what `explain` prints: value, words before and after, value after."""
     values, fmt = case.array("values"), case.options["fmt"]
     bits = encoded(case)
-    return {"value": values.real(), "word": values.words(), f"{fmt} word": bits, "rounded value": decode(bits, fmt)}
+    random = case.inputs.get("random_bits")
+    drawn = {} if random is None else {"random bits": random.items}
+    return {
+        "value": values.real(),
+        "word": values.words(),
+        **drawn,
+        f"{fmt} word": bits,
+        "rounded value": decode(bits, fmt),
+    }
 
 
 def decode_intermediates(case: Case) -> dict[str, Array]:

@@ -5,7 +5,7 @@ import numpy as np
 from qloracle.blocks import spread
 from qloracle.blockwise import dequantize_codes
 from qloracle.formats import Array, to_bits
-from qloracle.nested_absmax import NESTED_CODEBOOK, QuantizedAbsmax, dequantize_absmax
+from qloracle.nested_absmax import NESTED_BLOCK_SIZE, NESTED_CODEBOOK, QuantizedAbsmax, dequantize_absmax
 from qloracle.packing import unpack_4bit
 from qloracle.tables import codebook_named
 from qloracle_conformance.arrays import HostArray
@@ -110,10 +110,14 @@ def dequantize_intermediates(case: Case) -> dict[str, Array]:
 
 
 def absmax_intermediates(case: Case) -> dict[str, Array]:
-    """Return what `explain` prints of restoring absmax: code, nested absmax, restored."""
-    nested = nested_of(case)
+    """Return what `explain` prints of restoring absmax: code, entry, nested absmax, product, offset, restored."""
+    nested, codebook = nested_of(case), case.options.get("codebook", NESTED_CODEBOOK)
+    table = codebook_named(codebook)
     return {
         "code": nested.codes,
-        "nested absmax": spread(nested.absmax, nested.codes.size, 256),
-        "restored": dequantize_absmax(nested, codebook=case.options.get("codebook", NESTED_CODEBOOK)),
+        "entry": table.entries[nested.codes],
+        "nested absmax": spread(nested.absmax, nested.codes.size, NESTED_BLOCK_SIZE),
+        "float32 product": dequantize_codes(nested.codes, nested.absmax, table, NESTED_BLOCK_SIZE, "float32"),
+        "offset": np.full(nested.codes.shape, nested.offset),
+        "restored": dequantize_absmax(nested, codebook=codebook),
     }

@@ -33,7 +33,7 @@ def judge_forward(case: Case, outputs: Outputs, claim: Claim) -> list[StageResul
     if isinstance(y, StageResult):
         return [y]
     if not case.lattice or rounds_on_the_way(claim):
-        interval = dora_forward_bound(**arguments, **given_weight(case, claim), roundings=claim.roundings)
+        interval = dora_forward_bound(**arguments, **given_weight(case), roundings=claim.roundings)
         return [bound_stage(case.term, y, value, interval)]
     result = lattice_stage(case.term, y, value)
     if result.allowed["exact"].accepts(result.got).all():
@@ -45,7 +45,7 @@ def judge_backward(case: Case, outputs: Outputs, claim: Claim) -> list[StageResu
     """Judge the gradients of x, A, B, the magnitude and the bias."""
     arguments = arguments_of(case, claim)
     values, inexact = vars(dora_backward(**arguments)), not case.lattice or rounds_on_the_way(claim)
-    how = {**given_weight(case, claim), "roundings": claim.roundings}
+    how = {**given_weight(case), "roundings": claim.roundings}
     intervals = dora_backward_bound(**arguments, **how) if inexact else None
     results = []
     for index, (name, value) in enumerate(values.items()):

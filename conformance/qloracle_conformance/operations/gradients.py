@@ -64,7 +64,9 @@ def clip_intermediates(case: Case) -> dict[str, Array]:
     tensors = [case.array(name).single() for name in TENSORS]
     norm = real_norm(np.concatenate([tensor.astype(np.float64).reshape(-1) for tensor in tensors]))
     clipped = clip_by_norm(tensors, case.options["max_norm"])
-    return {"norm": np.asarray(norm), **dict(zip(TENSORS, clipped, strict=True))}
+    with np.errstate(all="ignore"):
+        factor = np.minimum(1.0, np.divide(case.options["max_norm"], norm))
+    return {"norm": np.asarray(norm), "c": np.asarray(factor), **dict(zip(TENSORS, clipped, strict=True))}
 
 
 def accumulate_intermediates(case: Case) -> dict[str, Array]:

@@ -8,10 +8,9 @@ import numpy as np
 
 from qloracle.bounds import lora_backward_bound, lora_forward_bound
 from qloracle.formats import Array, format_named
-from qloracle.lora import lora_backward, lora_forward
+from qloracle.lora import dropout_factor, lora_backward, lora_forward, lora_scale
 from qloracle.qlora import qlora_weight
 from qloracle.rounding import decode, encode
-from qloracle.tracked_weight import weight_roundings
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import StageResult
@@ -35,8 +34,8 @@ def arguments_of(case: Case, claim: Claim | None = None) -> Arguments:
     arrays = {n: a.single() for n in names if (a := case.inputs.get(n)) is not None}
     mask = case.inputs["mask"]
     if is_stored(case.inputs):
-        record = record_of({n: a for n, a in case.inputs.items() if a is not None}, case.options)
-        arrays["weight"] = qlora_weight(record, weight_rounding=claim.roundings.weight if claim else "float32")
+        rounding = claim.roundings.weight if claim else "float32"
+        arrays["weight"] = qlora_weight(given_weight(case)["stored"], weight_rounding=rounding)
     options = {name: case.options[name] for name in ("alpha", "dropout", "rank_stabilized")}
     options |= {"fan_in_fan_out": True} if case.options.get("fan_in_fan_out") else {}
     return {**arrays, **options, "mask": None if mask is None else mask.items}
@@ -50,7 +49,7 @@ def judge_forward(case: Case, outputs: Outputs, claim: Claim) -> list[StageResul
     if isinstance(y, StageResult):
         return [y]
     if not case.lattice or rounds_on_the_way(claim):
-        interval = lora_forward_bound(**arguments, **given_weight(case, claim), roundings=claim.roundings)
+        interval = lora_forward_bound(**arguments, **given_weight(case), roundings=claim.roundings)
         return [bound_stage(case.term, y, value, interval)]
     result = lattice_stage(case.term, y, value)
     if result.allowed["exact"].accepts(result.got).all():
@@ -69,7 +68,7 @@ def judge_backward(case: Case, outputs: Outputs, claim: Claim) -> list[StageResu
     arguments = arguments_of(case, claim)
     values = dict(vars(lora_backward(**arguments)))
     inexact = not case.lattice or rounds_on_the_way(claim)
-    how = {**given_weight(case, claim), "roundings": claim.roundings}
+    how = {**given_weight(case), "roundings": claim.roundings}
     intervals = lora_backward_bound(**arguments, **how) if inexact else None
     if "lora_bias" not in claim.features or is_stored(case.inputs):
         del values["lora_bias"]
@@ -91,9 +90,11 @@ def rounds_on_the_way(claim: Claim) -> bool:
     return any(fmt != "float32" for fmt in (declared.dropped, declared.base, declared.adapter, declared.norm))
 
 
-def given_weight(case: Case, claim: Claim) -> Arguments:
-    """Return how many roundings the weight of an implementation may differ by: those of a scale applied later."""
-    return {"weight_roundings": weight_roundings(claim.roundings)} if is_stored(case.inputs) else {}
+def given_weight(case: Case) -> Arguments:
+    """Return the record of a stored weight, whose scales an implementation may apply later; nothing for any other."""
+    if not is_stored(case.inputs):
+        return {}
+    return {"stored": record_of({n: a for n, a in case.inputs.items() if a is not None}, case.options)}
 
 
 def _gradient_stage(name: str, arguments: Arguments, words: Array, dtype: str, result: StageResult) -> StageResult:
@@ -177,9 +178,18 @@ def forward_intermediates(case: Case) -> dict[str, Array]:
     """Return what `explain` prints: the parts of the sum."""
     arguments = arguments_of(case)
     base = {**arguments, "alpha": 0.0}
+    x, a = (arguments[name].astype(np.float64) for name in ("x", "lora_a"))
+    scale = lora_scale(arguments["alpha"], len(a), rank_stabilized=arguments["rank_stabilized"])
+    with np.errstate(all="ignore"):
+        dropped = x * dropout_factor(arguments["mask"], arguments["dropout"], x.shape)
+        narrow = dropped @ a.T
+    of_bias = " + s b_B" if arguments.get("lora_bias") is not None else ""
     return {
+        "s": np.asarray(scale),
+        "x_d": dropped,
+        "x_d A^T": narrow,
         "x W^T + b": lora_forward(**base),
-        "s (x_d A^T) B^T": lora_forward(**arguments) - lora_forward(**base),
+        f"s (x_d A^T) B^T{of_bias}": lora_forward(**arguments) - lora_forward(**base),
         "y": lora_forward(**arguments),
     }
 

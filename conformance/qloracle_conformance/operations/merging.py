@@ -24,6 +24,7 @@ from qloracle_conformance.operations.operation import Outputs, expect
 from qloracle_conformance.operations.sums import bound_stage, lattice_stage
 
 Arguments = dict[str, Any]
+_CYCLES_SHOWN = 3
 
 
 def arguments_of(case: Case, names: tuple[str, ...] = ("weight", "lora_a", "lora_b")) -> Arguments:
@@ -224,15 +225,79 @@ def judge_dora_unmerge(case: Case, outputs: Outputs, claim: Claim) -> list[Stage
 
 def merge_intermediates(case: Case) -> dict[str, Array]:
     """Return what `explain` prints: the weight, its change, their sum."""
-    if "base_bias" in case.inputs:
-        return {name: case.array(name).real() for name in ("base_bias", "lora_bias")}
     arguments = arguments_of(case)
-    nothing = {**arguments, "weight": np.zeros_like(arguments["weight"])}
-    return {"W": arguments["weight"], "s B A": merged_value(nothing), "W + s B A": merged_value(arguments)}
+    return {"W": arguments["weight"], "s B A": _change(arguments), "W + s B A": merged_value(arguments)}
+
+
+def unmerge_intermediates(case: Case) -> dict[str, Array]:
+    """Return what `explain` prints: the merged weight, the change to take out, their difference."""
+    arguments = arguments_of(case)
+    return {"W": arguments["weight"], "s B A": _change(arguments), "W - s B A": merged_value(arguments, -1.0)}
+
+
+def cycles_intermediates(case: Case) -> dict[str, Array]:
+    """Return what `explain` prints: the weight after every merge and unmerge, or the first few and the last ones."""
+    arguments, dtype, cycles = arguments_of(case), case.array("weight").dtype, case.options["cycles"]
+    shown = {"W": arguments["weight"], "s B A": _change(arguments)}
+    state = from_bits(encode(arguments["weight"], dtype), dtype)
+    options = {n: arguments[n] for n in ("alpha", "rank_stabilized", "fan_in_fan_out")}
+    for cycle in range(1, cycles + 1):
+        for step, name in ((lora_merge, "merged"), (lora_unmerge, "unmerged")):
+            state = step(state, arguments["lora_a"], arguments["lora_b"], **options, fmt=dtype)
+            if cycle <= _CYCLES_SHOWN or cycle == cycles:
+                shown[f"{name} {cycle}"] = decode(state, dtype)
+    return shown
+
+
+def bias_intermediates(case: Case) -> dict[str, Array]:
+    """Return what `explain` prints: both biases, the scale, the multiple and the sum."""
+    options = case.options
+    bias, change = (case.array(name).real() for name in ("base_bias", "lora_bias"))
+    scale = lora_scale(options["alpha"], options["rank"], rank_stabilized=options["rank_stabilized"])
+    with np.errstate(all="ignore"):
+        part = scale * change
+        total = ("b - s b_B", bias - part) if options["unmerge"] else ("b + s b_B", bias + part)
+    return {"s": np.asarray(scale), "base_bias": bias, "lora_bias": change, "s b_B": part, total[0]: total[1]}
+
+
+def _change(arguments: Arguments) -> Array:
+    """Return s B A as it is added to the stored weight."""
+    return merged_value({**arguments, "weight": np.zeros_like(arguments["weight"])})
 
 
 def dora_intermediates(case: Case) -> dict[str, Array]:
     """Return what `explain` prints: the rows of V, their norms, the magnitudes."""
     arguments = arguments_of(case, ("weight", "lora_a", "lora_b", "magnitude"))
     rows = _rows(arguments)
-    return {"W + s B A": rows, "norm": row_norms(rows), "magnitude": arguments["magnitude"]}
+    norms, magnitude, fan = row_norms(rows), arguments["magnitude"], arguments["fan_in_fan_out"]
+    with np.errstate(all="ignore"):
+        gain = over_norms(magnitude.astype(np.float64), norms)
+        merged = gain[:, np.newaxis] * rows
+    return {
+        "W + s B A": rows.T if fan else rows,
+        "norm": norms,
+        "magnitude": magnitude,
+        "magnitude/norm": gain,
+        "(magnitude/norm) (W + s B A)": merged.T if fan else merged,
+    }
+
+
+def dora_unmerge_intermediates(case: Case) -> dict[str, Array]:
+    """Return what `explain` prints: norms over magnitudes, the merged weight times them, s B A, their difference."""
+    arguments = arguments_of(case, ("weight", "lora_a", "lora_b", "magnitude"))
+    norms, magnitude, fan = case.array("norms").items, arguments["magnitude"], arguments["fan_in_fan_out"]
+    factor = unmerge_factor(norms, magnitude, len(norms), None)
+    with np.errstate(all="ignore"):
+        stored = arguments["weight"].astype(np.float64)
+        scaled = factor * stored if fan else factor[:, np.newaxis] * stored
+        change = _change(arguments)
+        left = scaled - change
+    return {
+        "merged W": arguments["weight"],
+        "norm": norms,
+        "magnitude": magnitude,
+        "norm/magnitude": factor,
+        "(norm/magnitude) merged W": scaled,
+        "s B A": change,
+        "less s B A": left,
+    }

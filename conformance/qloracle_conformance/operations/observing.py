@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from qloracle.affine import quantize_affine_codes
 from qloracle.fake_quant import fake_quantize, fake_quantize_backward
 from qloracle.formats import Array, to_bits
+from qloracle.groups import spread_parameters
 from qloracle.observers import minmax_range, moving_range, percentile_range
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
@@ -71,8 +73,20 @@ def range_intermediates(case: Case) -> dict[str, Array]:
 
 
 def fake_intermediates(case: Case) -> dict[str, Array]:
-    """Return what `explain` prints: x and its value."""
-    return {"x": case.array("x").single(), "value": fake_of(case)}
+    """Return what `explain` prints: x, its scale and zero point, the quotient, the code and the value."""
+    x, options = case.array("x").single(), case.options
+    how = (x.shape, options["granularity"], options["group_size"])
+    scale, zero_point = spread_parameters(case.array("scale").items, case.array("zero_point").items, *how)
+    with np.errstate(all="ignore"):
+        quotient = x.astype(np.float64) / scale.astype(np.float64)
+    return {
+        "x": x,
+        "scale": np.broadcast_to(scale, x.shape),
+        "zero point": np.broadcast_to(zero_point, x.shape),
+        "x/scale": quotient,
+        "code": quantize_affine_codes(x, scale, zero_point, options["qmin"], options["qmax"]),
+        "value": fake_of(case),
+    }
 
 
 def gradient_intermediates(case: Case) -> dict[str, Array]:

@@ -34,12 +34,16 @@ class Operation:
     options: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # plain options and all values that exist
     optional: Mapping[str, tuple[str, tuple[object, ...]]] = field(default_factory=dict)  # stage → option, any of these
     own_levels: Mapping[str, Level] = field(default_factory=dict)  # stages whose strictest level is another one
+    sums: tuple[str, ...] = ()  # stages that are one sum and nothing else: [bounds.sum] itself bounds them
 
     def stages_of(self, family: str) -> tuple[str, ...]:
         """Return the stages that cases of a family are judged at, those of every operation included."""
         own = self.reached.get(family, tuple(self.stages))
         return (*own, INPUTS, REPEAT) if family == "memory" else (*own, INPUTS)
 
+    def bound_of(self, stage: str) -> str:
+        """Return the clause of the error bound that a stage is judged by on cases that are no lattice, or ""."""
+        return "bounds.sum" if stage in self.sums else self.bound
 
     def strictest_of(self, stage: str) -> Level:
         """Return the strictest level that can be claimed for a stage."""

@@ -33,6 +33,6 @@ def operations() -> list[Operation]:
                       judges.forward_intermediates, reached, "bound", "bounds.lora", GIVEN[kind]),
             Operation(backward, f"{kind}_backward", len(gradients), gradients, judges.judge_backward,
                       layers.layer_families(backward), judges.backward_intermediates, strictest="bound",
-                      bound="bounds.lora", given=GIVEN[kind]),
+                      bound="bounds.lora", given=GIVEN[kind], sums=("bias",)),
         ]  # fmt: skip
     return made

@@ -93,10 +93,13 @@ def build(output: Path, root: Path) -> int:
     Raises
     ------
     UsageError
-        If Sphinx is not installed, or the folder holds something else.
+        If Sphinx is not installed, or the folder is a file or holds something else.
     FileError
         If Sphinx warns: nothing is published that does not hold together.
     """
+    there = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"the site needs a folder: {there} is a file")
     try:
         from sphinx.application import Sphinx
         from sphinx.errors import SphinxError

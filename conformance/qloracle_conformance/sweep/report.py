@@ -64,7 +64,9 @@ def print_report(console: Console, report: dict[str, Any]) -> None:
         f"float32 to {report['to']}, {report['rounding']}, overflow {report['overflow']}: reference "
         f"{report['specification']} against {report['against']} {report['version']}"
     )
-    console.print(f"{report['inputs']:,} inputs{refused}")
+    earlier = report["units_of_earlier_runs"]
+    run = f"this run, which went on after {earlier} units," if earlier else "it"
+    console.print(f"{report['inputs']:,} inputs{refused}; {run} took {report['seconds']:,} s")
     if not report["mismatches"]:
         console.print("[green]0 mismatches[/]")
         return

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -18,7 +19,7 @@ from qloracle_conformance.files import write_atomically
 from qloracle_conformance.plan import UsageError
 from qloracle_conformance.sweep.report import joined, print_report
 from qloracle_conformance.sweep.sides import Policies, other_side, policies
-from qloracle_conformance.sweep.state import load, reference_digest, save
+from qloracle_conformance.sweep.state import load, reference_digest, require_place, save
 from qloracle_conformance.sweep.work import UNIT, UnitResult, sweep_unit
 
 _BETWEEN_SAVES = 5.0  # seconds
@@ -40,23 +41,46 @@ class Settings:
     report: Path | None
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, after the state was kept; the message says how to go on."""
+
+
 def sweep(settings: Settings, console: Console, progress_console: Console) -> int:
-    """Run a sweep, print what it found, and return the exit code: 0 without a mismatch, else 1."""
+    """Run a sweep, print what it found, and return the exit code: 0 without a mismatch, else 1.
+
+    Raises
+    ------
+    UsageError
+        If the settings make no sense.
+    Stopped
+        If the user stops it.
+    """
     chosen = policies(settings.to, settings.against, settings.rounding, settings.overflow, settings.nan)
     other = other_side(settings.against, chosen)
     first, last = _range(settings.words)
     version = {"specification": qloracle.SPECIFICATION_VERSION, "against": settings.against, "version": other.version}
-    identity = {**asdict(chosen), **version, "first": first, "last": last, "source": reference_digest()}
+    identity = {**asdict(chosen), **version, "first": first, "last": last, "unit": UNIT,
+                "source": reference_digest()}  # fmt: skip
     path = settings.state or Path(f"sweep-{chosen.to}-{settings.against.replace(':', '.')}.state.json")
+    require_place(path)
     done = load(path, identity, resume=settings.resume)
+    units = len(range(first, last + 1, UNIT))
+    earlier = len(done)
+    if earlier:
+        progress_console.print(f"goes on: {earlier} of {units} units were kept in {path}", markup=False, soft_wrap=True)
     started = time.perf_counter()
-    _sweep(settings, chosen, (first, last), done, path, identity, progress_console)
+    try:
+        _sweep(settings, chosen, (first, last), done, path, identity, progress_console)
+    except KeyboardInterrupt:
+        how = "the same command without --fresh" if settings.resume is False else "the same command"
+        raise Stopped(f"stopped; {len(done)} of {units} units kept in {path}; {how} goes on") from None
     report = {
         "kind": "qloracle sweep 1",
         **asdict(chosen),
         **version,
         **joined([done[start] for start in sorted(done)], chosen.to),
-        "seconds": round(time.perf_counter() - started, 1),
+        "units_of_earlier_runs": earlier,
+        "seconds": round(time.perf_counter() - started, 1),  # of this run
     }
     if settings.report:
         write_atomically(settings.report, json.dumps(report, indent=2) + "\n")
@@ -117,10 +141,14 @@ def _units(settings: Settings, chosen: Policies, missing: list[int], last: int) 
         yield from (sweep_unit(*job) for job in jobs)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
-    pool = ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context)
+    pool = ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=_ignore_interrupt)
     futures: list[Future[UnitResult]] = [pool.submit(sweep_unit, *job) for job in jobs]
     try:
         for future in as_completed(futures):
             yield future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle

@@ -64,7 +64,7 @@ def reference_side(chosen: Policies) -> Side:
 
 
 def other_side(against: str, chosen: Policies) -> Side:
-    """Return a library, a backend by name, or what ``module:attribute`` names.
+    """Return a library, a backend by name, or what ``module:attribute`` names; "torch" is the library.
 
     The attribute is a `Backend`, a function of the device that returns one, or a function of a float32 array and the
     format's name that returns words.
@@ -82,8 +82,18 @@ def other_side(against: str, chosen: Policies) -> Side:
         if callable(function) and not isinstance(function, Backend) and _takes_two(function):
             return Side(against, "", partial(_words_of_function, function, chosen.to))
     elif against not in known_backends():
-        raise UsageError(f"--against must be one of {', '.join([*LIBRARIES, *known_backends()])} or module:attribute")
+        raise UsageError(_known_sides(against))
     return _backend_side(load_backend(against, "cpu"), chosen)
+
+
+def _known_sides(against: str) -> str:
+    """Return what `against` may be: a library is called by its name, a backend of that name by where it is."""
+    backends = known_backends()
+    hidden = [
+        f"; {name} is the library, --against {backends[name]} the backend" for name in LIBRARIES if name in backends
+    ]
+    names = [*LIBRARIES, *(name for name in backends if name not in LIBRARIES)]
+    return f"--against must be one of {', '.join(names)} or module:attribute, got {against!r}{''.join(hidden)}"
 
 
 def _takes_two(function: Callable[..., object]) -> bool:

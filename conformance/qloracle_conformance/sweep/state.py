@@ -22,6 +22,20 @@ def reference_digest() -> str:
     return digest.hexdigest()
 
 
+def require_place(path: Path) -> None:
+    """Require that a state can be written there: a mistyped folder is not made.
+
+    Raises
+    ------
+    UsageError
+        If its folder does not exist, or it is a folder itself.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"--state {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"--state {path} is a folder")
+
+
 def save(path: Path, identity: dict[str, Any], done: dict[int, UnitResult]) -> None:
     """Write the state."""
     units = [asdict(done[first]) for first in sorted(done)]
@@ -46,17 +60,38 @@ def load(path: Path, identity: dict[str, Any], *, resume: bool | None) -> dict[i
         if resume:
             raise UsageError(f"--resume: there is no state {path}; --fresh, or neither, begins anew")
         return {}
+    stored, entries = _parts(path)
+    if stored != identity:
+        differing = [name for name in {**identity, **stored} if identity.get(name) != stored.get(name)]
+        how = "; ".join(_difference(name, identity.get(name), stored.get(name)) for name in differing)
+        raise UsageError(f"{path} belongs to another sweep ({how}); --fresh replaces it")
+    try:
+        units = [_unit(entry) for entry in entries]
+    except (KeyError, TypeError) as error:
+        raise _no_state(path, "one of its units is incomplete") from error
+    return {unit.first: unit for unit in units}
+
+
+def _parts(path: Path) -> tuple[dict[str, Any], list[Any]]:
+    """Return the identity and the units of a state file."""
     try:
         found = json.loads(read_text(path))
-        if found["kind"] != KIND:
-            raise ValueError(found["kind"])
-        units = [_unit(entry) for entry in found["units"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path} is no state of a sweep ({error}); --fresh replaces it") from error
-    if found["identity"] != identity:
-        differing = sorted(k for k in {*identity, *found["identity"]} if identity.get(k) != found["identity"].get(k))
-        raise UsageError(f"{path} belongs to another sweep ({', '.join(differing)} differ); --fresh replaces it")
-    return {unit.first: unit for unit in units}
+    except ValueError as error:
+        raise _no_state(path, f"it holds no JSON: {error}") from error
+    if not isinstance(found, dict) or found.get("kind") != KIND:
+        raise _no_state(path, f"it is not marked as {KIND!r}")
+    identity, units = found.get("identity"), found.get("units")
+    if not isinstance(identity, dict) or not isinstance(units, list):
+        raise _no_state(path, "it lacks the sweep that it belongs to, or its units")
+    return identity, units
+
+
+def _no_state(path: Path, why: str) -> FileError:
+    return FileError(f"{path} is no state of a sweep: {why}; --fresh replaces it")
+
+
+def _difference(name: str, asked: object, stored: object) -> str:
+    return "the reference's source has changed" if name == "source" else f"{name}: {asked} asked, {stored} in the file"
 
 
 def _unit(entry: dict[str, Any]) -> UnitResult:

@@ -9,7 +9,7 @@ from qloracle.decoding import is_nan
 from qloracle.formats import Array, format_named
 from qloracle_conformance.sweep.sides import Policies, Side, other_side, reference_side
 
-UNIT = 1 << 24  # inputs of a unit: what is lost when a run is stopped
+UNIT = 1 << 22  # inputs of a unit: what is lost when a run is stopped
 _SLICE = 1 << 18  # inputs converted at a time
 MOST_RUNS = 64  # kept of a unit
 MOST_SAMPLES = 16

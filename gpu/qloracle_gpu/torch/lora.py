@@ -1,10 +1,10 @@
 """LoRA: a frozen weight and a trained low-rank correction, forward and backward.
 
-With W (d_out, d_in), A (r, d_in), B (d_out, r), s = alpha/r (rsLoRA: alpha/√r) and x_d = x·mask/(1 − p):
+With W (d_out, d_in), A (r, d_in), B (d_out, r), s = alpha/r (rsLoRA: alpha/√r) and x_d = x·mask/(1 − p), 0 for p = 1:
 
     y  = x Wᵀ + b + s (x_d Aᵀ) Bᵀ + s b_B
     dB = s dyᵀ (x_d Aᵀ)        dA = s (dy B)ᵀ x_d        db = Σ dy        db_B = s Σ dy
-    dx = dy W + s·mask/(1 − p)·((dy B) A)
+    dx = dy W + s·mask/(1 − p)·((dy B) A), and dy W for p = 1
 
 Operands widen to float32 exactly; products, sums and x_d Aᵀ are float32; one rounding to the output format ends it.
 Clauses: ``[lora.scale]``, ``[lora.dropout]``, ``[lora.forward]``, ``[lora.bias]``, ``[lora.fan_in_fan_out]``,
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from qloracle.errors import reject_value, require_positive_integer
+from qloracle.formats import FLOAT32
 from qloracle_gpu.torch.formats import dtype_named, require_dtype, require_tensor_format
 from qloracle_gpu.torch.matmul import require_float32_matmul
 
@@ -39,7 +40,7 @@ def lora_scale(alpha: float, rank: int, *, rank_stabilized: bool = False) -> flo
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If `rank` is no positive integer, or `alpha` is not finite.
+        If `rank` is no positive integer, `alpha` is not finite, or s is beyond the largest finite float32 number.
 
     Notes
     -----
@@ -48,7 +49,10 @@ def lora_scale(alpha: float, rank: int, *, rank_stabilized: bool = False) -> flo
     rank = require_positive_integer("rank", rank)
     if not isfinite(alpha):
         reject_value("alpha", "finite", alpha)
-    return float(alpha) / (sqrt(rank) if rank_stabilized else rank)
+    scale = float(alpha) / (sqrt(rank) if rank_stabilized else rank)
+    if abs(scale) > FLOAT32.largest_finite:
+        reject_value("alpha", f"such that the scale is at most {FLOAT32.largest_finite!r}, for rank {rank}", alpha)
+    return scale
 
 
 def dropout_factor(mask: Tensor | None, dropout: float, x: Tensor) -> Tensor | None:
@@ -61,7 +65,8 @@ def dropout_factor(mask: Tensor | None, dropout: float, x: Tensor) -> Tensor | N
 
     Notes
     -----
-    Clause ``[lora.dropout]``. A factor and not a selection, so that a dropped NaN or infinity stays visible.
+    Clause ``[lora.dropout]``. A factor and not a selection, so that for p < 1 a dropped NaN or infinity stays
+    visible; for p = 1 nothing is multiplied, see `_dropped`.
     """
     if not 0 <= dropout <= 1:
         reject_value("dropout", "a probability from 0 to 1", dropout)
@@ -139,7 +144,7 @@ def lora_forward(
     rows, w, a, b = _operands(x, weight, lora_a, lora_b, fan_in_fan_out)
     target = x.dtype if out_dtype is None else dtype_named(out_dtype, "out_dtype")
     scale = lora_scale(alpha, len(a), rank_stabilized=rank_stabilized)
-    dropped = _dropped(rows, dropout_factor(mask, dropout, rows))
+    dropped = _dropped(rows, dropout_factor(mask, dropout, rows), dropout)
     offset = None if bias is None else _bias(bias, len(w), "bias")
     shift = None if lora_bias is None else _bias(lora_bias, len(w), "lora_bias")
     require_float32_matmul()
@@ -202,10 +207,10 @@ def lora_backward(
     factor = dropout_factor(mask, dropout, wide)
     require_float32_matmul()
     count = wide.shape[:-1].numel()
-    rows, dy_rows = (part.reshape(count, part.shape[-1]) for part in (_dropped(wide, factor), gradient))
+    rows, dy_rows = (part.reshape(count, part.shape[-1]) for part in (_dropped(wide, factor, dropout), gradient))
     back = dy_rows @ b
     total = dy_rows.sum(0)
-    through = _dropped((back @ a).mul_(scale).reshape(wide.shape), factor)
+    through = _dropped((back @ a).mul_(scale).reshape(wide.shape), factor, dropout)
     return LoraGradients(
         x=(dy_rows @ w).reshape(wide.shape).add_(through).to(x.dtype),
         lora_a=(back.T @ rows).mul_(scale).to(lora_a.dtype),
@@ -237,7 +242,10 @@ def _operands(
     return rows, w.T if fan_in_fan_out else w, a, b
 
 
-def _dropped(values: Tensor, factor: Tensor | None) -> Tensor:
+def _dropped(values: Tensor, factor: Tensor | None, dropout: float) -> Tensor:
+    """Return values·mask/(1 − p), exactly 0 for p = 1."""
+    if dropout == 1:
+        return torch.zeros_like(values)
     return values if factor is None else values * factor
 
 

@@ -81,7 +81,7 @@ def _page_in(sizes: HostArray, accesses: HostArray, *, budget: int) -> HostArray
 
 def initial_state(size: int, state_bits: int) -> State:
     """Return a state of 32 or 8 bits before the first step."""
-    return adamw_init((size,)) if state_bits == 32 else adamw8bit_init(size)
+    return adamw_init((size,)) if state_bits == 32 else adamw8bit_init((size,))
 
 
 def one_step(p: Array, gradient: Array, state: State, options: AdamwOptions, fmt: str) -> tuple[Array, State]:
