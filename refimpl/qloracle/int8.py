@@ -201,11 +201,9 @@ def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Ar
 
 
 def require_int8(quantized: QuantizedInt8) -> None:
-    """Raise unless codes and absmax are int8, none of them −128, and float32 of shapes that belong together."""
+    """Raise unless codes and absmax are int8 and float32 of shapes that belong together; any code can be restored."""
     codes, absmax = quantized.codes, quantized.absmax
     require_dtype("codes", codes, "int8")
-    if codes.size and codes.min() < -LARGEST_CODE:
-        reject_value("codes", f"from {-LARGEST_CODE} to {LARGEST_CODE}", int(codes.min()))
     require_dtype("absmax", absmax, "float32")
     expected = group_shape(codes.shape, quantized.granularity, quantized.block_size, GRANULARITIES)
     if absmax.shape != expected:

@@ -182,3 +182,10 @@ def test_an_empty_parameter_has_an_empty_state() -> None:
     new, state = adamw8bit_step(empty, empty, adamw8bit_init((0,)), AdamwOptions())
     assert new.shape == (0, 3)
     assert state.absmax_m.shape == (0,)
+
+
+def test_a_state_starts_from_the_shape_of_its_parameter() -> None:
+    state = adamw8bit_init(shape=(3, 200))
+    assert (state.codes_m.shape, state.absmax_v.shape) == ((600,), (3,))
+    with pytest.raises(ArgumentTypeError, match=r"^shape must be a sequence of integers, got 3$"):
+        adamw8bit_init(3)  # type: ignore[arg-type]

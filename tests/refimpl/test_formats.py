@@ -1,5 +1,6 @@
 """[format.decode]: every word of every format against its publication, in rationals and by other libraries."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from math import isnan
 from types import ModuleType
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qloracle import quantize_affine, quantize_blockwise, quantize_double, quantize_int8
 from qloracle.errors import ArgumentTypeError, ArgumentValueError
 from qloracle.formats import FORMATS, Array, format_named
 from qloracle.rounding import decode, format_table, widen
@@ -159,3 +161,11 @@ def test_decode_takes_any_layout_and_changes_nothing(fmt: str) -> None:
     assert decode(words[3], fmt).shape == ()
     assert decode(words[:0].reshape(0, 3), fmt).shape == (0, 3)
     assert not np.shares_memory(expected, words), "the values are the caller's own"
+
+
+@pytest.mark.parametrize("values", [np.array([1, 2]), np.ones(2, complex)])
+@pytest.mark.parametrize("quantize", [quantize_int8, quantize_blockwise, quantize_affine, quantize_double])
+def test_a_quantizer_lists_the_formats_that_it_takes(quantize: Callable[[Array], object], values: Array) -> None:
+    listed = f"^x must be float32, float16 or bfloat16, or bit patterns with fmt=, got {values.dtype}$"
+    with pytest.raises(ArgumentTypeError, match=listed):
+        quantize(values)

@@ -130,6 +130,7 @@ def test_round_to_gives_a_dtype_of_numpy_where_there_is_one() -> None:
         (np.full(1, 0x1F, np.uint8), "float4_e2m1fn", ArgumentValueError, "^values must be float4_e2m1fn words, whose"),
         (np.zeros(1, np.longdouble), None, ArgumentTypeError, "^values must be an array of .*, got float128$"),
         (np.zeros(1, np.complex64), None, ArgumentTypeError, "^values must be an array of .*, got complex64$"),
+        (np.zeros(1, complex), None, ArgumentTypeError, "or integers, or bit patterns with source=, got complex128$"),
     ],
 )
 def test_a_source_that_is_none_is_refused(

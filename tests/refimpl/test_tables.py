@@ -215,3 +215,8 @@ def test_even_spacing_is_what_torch_computes(torch: ModuleType) -> None:
         for start in (0.1, 0.0, -1.0):
             got, expected = even_spacing(start, 1.0, count), torch.linspace(start, 1.0, count).numpy()
             assert words(got) == words(expected), f"torch.linspace({start}, 1, {count}) has other last bits"
+
+
+def test_nobody_can_change_the_codebooks_of_everybody() -> None:
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        CODEBOOKS["nf4"] = CODEBOOKS["fp4"]  # type: ignore[index]

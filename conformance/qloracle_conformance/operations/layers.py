@@ -9,6 +9,7 @@ import numpy as np
 from qloracle.bounds import lora_backward_bound, lora_forward_bound
 from qloracle.formats import Array, format_named
 from qloracle.lora import dropout_factor, lora_backward, lora_forward, lora_scale
+from qloracle.operands import dropped
 from qloracle.qlora import qlora_weight
 from qloracle.rounding import decode, encode
 from qloracle_conformance.backend import Claim
@@ -181,12 +182,13 @@ def forward_intermediates(case: Case) -> dict[str, Array]:
     x, a = (arguments[name].astype(np.float64) for name in ("x", "lora_a"))
     scale = lora_scale(arguments["alpha"], len(a), rank_stabilized=arguments["rank_stabilized"])
     with np.errstate(all="ignore"):
-        dropped = x * dropout_factor(arguments["mask"], arguments["dropout"], x.shape)
-        narrow = dropped @ a.T
+        factor = dropout_factor(arguments["mask"], arguments["dropout"], x.shape)
+        share = dropped(x, factor, arguments["dropout"])
+        narrow = share @ a.T
     of_bias = " + s b_B" if arguments.get("lora_bias") is not None else ""
     return {
         "s": np.asarray(scale),
-        "x_d": dropped,
+        "x_d": share,
         "x_d A^T": narrow,
         "x W^T + b": lora_forward(**base),
         f"s (x_d A^T) B^T{of_bias}": lora_forward(**arguments) - lora_forward(**base),
