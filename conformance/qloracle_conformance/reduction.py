@@ -41,7 +41,7 @@ def candidates(case: Case, element: int) -> Iterator[Case]:
     elif "lora_a" in case.inputs:
         yield from merge_candidates(case, element)
     elif (own := own_candidates(case)) is not None:
-        yield from own(case, element)
+        yield from (smaller for smaller in own(case, element) if _elements(smaller) <= _elements(case))
     elif case.options.get("block_size"):
         yield from _blocks(case, element)
     elif set(case.inputs) == {"values"} or set(case.inputs) == {"bits"}:
@@ -51,6 +51,10 @@ def candidates(case: Case, element: int) -> Iterator[Case]:
         yield _with(case, {n: case.array(n).items.reshape(-1)[element : element + 1] for n in case.inputs}, {})
     elif case.options.get("granularity") in ("tensor", "row", "column"):
         yield from _groups(case, element)
+
+
+def _elements(case: Case) -> int:
+    return sum(array.items.size for array in case.inputs.values() if array is not None)
 
 
 def _with(case: Case, items: Mapping[str, Any], options: Mapping[str, Any]) -> Case:

@@ -37,6 +37,7 @@ class AdamwOptions:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from qloracle.optim import adamw_init, adamw_step
     >>> p, g = np.ones(2, np.float32), np.array([1, np.nan], np.float32)
     >>> for nonfinite in ("propagate", "skip"):
