@@ -14,11 +14,11 @@ from qloracle_conformance.generators.case import Case
 from qloracle_conformance.given import given_case
 from qloracle_conformance.intermediates import print_intermediates, shown
 from qloracle_conformance.operations.operation import level_of
-from qloracle_conformance.plan import UsageError
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.spec.clauses import carrier, carriers_of, clauses, signature_of
 from qloracle_conformance.spec.docstrings import cleaned, parse
 from qloracle_conformance.spec.one_line import RULES
+from qloracle_conformance.usage import UsageError
 from qloracle_conformance.witness import Witness
 from qloracle_conformance.worked import bounds_of, example_of, operations_of, run_reference, sessions, vocabulary
 

@@ -17,8 +17,8 @@ from qloracle.storage import bits_per_weight
 from qloracle.targets import ALL_LINEAR
 from qloracle.training import METHODS, state_bytes, training_memory
 from qloracle_conformance.files import FileError, read_text
-from qloracle_conformance.plan import UsageError
 from qloracle_conformance.safetensors_file import weights_path
+from qloracle_conformance.usage import UsageError
 
 SHOWN = ("float32", "float16", "llm_int8", "int8_block", "dynamic_signed", "affine4_group", "fp4", "nf4", "nf4_double")
 _LARGEST_HEADER = 100_000_000  # bytes, a limit of the format itself

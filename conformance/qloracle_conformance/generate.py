@@ -61,9 +61,9 @@ def _readme(root: Path) -> Iterator[tuple[Path, str]]:
     if not (root / README).exists():
         raise FileError(f"{README} not found below {root.resolve()}: run this in the root of the repository")
     text = read_text(root / README)
-    torch = read_report(root / REPORTS["torch"])
-    parts = {name: markdown(read_report(root / path)) for name, path in REPORTS.items()}
-    parts |= {"conformance": excerpt(torch), "bench": speed(root / BENCHMARK)}
+    reports = {name: read_report(root / path) for name, path in REPORTS.items()}
+    parts = {name: markdown(lines) for name, lines in reports.items()}
+    parts |= {"conformance": excerpt(reports["torch"]), "bench": speed(root / BENCHMARK)}
     for name, body in parts.items():
         begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
         if begin not in text or end not in text:

@@ -16,7 +16,7 @@ from qloracle.formats import FORMATS, Array
 from qloracle.rounding import encode
 from qloracle_conformance.arrays import STORAGE, HostArray, host
 from qloracle_conformance.generators.case import Case
-from qloracle_conformance.plan import UsageError
+from qloracle_conformance.usage import UsageError
 
 _HEAD = re.compile(r"(?P<name>\w+)(?::(?P<dtype>\w+))?(?:\[(?P<shape>[\d, ]*)\])?")
 _ABSENT = "none"  # leaves an optional input out

@@ -3,16 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from qloracle.errors import QloracleError
 from qloracle_conformance.backend import BackendInfo, Claim
 from qloracle_conformance.judge import LEVELS
 from qloracle_conformance.operations.operation import level_of, with_default_options
 from qloracle_conformance.registry import OPERATIONS, selected
 from qloracle_conformance.run import Task
-
-
-class UsageError(QloracleError):
-    """The command was given something that makes no run."""
+from qloracle_conformance.usage import UsageError
 
 
 @dataclass(frozen=True)

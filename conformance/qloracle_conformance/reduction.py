@@ -32,6 +32,10 @@ def reduced(case: Case, element: int, still_fails: Callable[[Case], bool]) -> Ca
 
 def candidates(case: Case, element: int) -> Iterator[Case]:
     """Yield smaller cases that keep the failing element, smallest first; none for other layouts than contiguous."""
+    return (smaller for smaller in _proposed(case, element) if smaller.elements <= case.elements)
+
+
+def _proposed(case: Case, element: int) -> Iterator[Case]:
     if any(layout != "contiguous" for layout in case.layouts.values()):
         return
     if {"x", "lora_a"} <= case.inputs.keys():
@@ -41,7 +45,7 @@ def candidates(case: Case, element: int) -> Iterator[Case]:
     elif "lora_a" in case.inputs:
         yield from merge_candidates(case, element)
     elif (own := own_candidates(case)) is not None:
-        yield from (smaller for smaller in own(case, element) if _elements(smaller) <= _elements(case))
+        yield from own(case, element)
     elif case.options.get("block_size"):
         yield from _blocks(case, element)
     elif set(case.inputs) == {"values"} or set(case.inputs) == {"bits"}:
@@ -51,10 +55,6 @@ def candidates(case: Case, element: int) -> Iterator[Case]:
         yield _with(case, {n: case.array(n).items.reshape(-1)[element : element + 1] for n in case.inputs}, {})
     elif case.options.get("granularity") in ("tensor", "row", "column"):
         yield from _groups(case, element)
-
-
-def _elements(case: Case) -> int:
-    return sum(array.items.size for array in case.inputs.values() if array is not None)
 
 
 def _with(case: Case, items: Mapping[str, Any], options: Mapping[str, Any]) -> Case:

@@ -195,7 +195,7 @@ def _count(tally: Tally, result: StageResult, case: Case, task: Task) -> bool:
     tally.failing += int(np.sum(wrong))
     _measure(tally, result)
     tally.attained = looser(tally.attained, result.attained())
-    if np.any(wrong) and (tally.case is None or _size(case) < _size(tally.case)):
+    if np.any(wrong) and (tally.case is None or case.elements < tally.case.elements):
         tally.finding, tally.case = find(result, claimed, case, task.operation), case
     return not np.any(wrong)
 
@@ -211,10 +211,6 @@ def _measure(tally: Tally, result: StageResult) -> None:
             tally.window = max(tally.window, float(np.nanmax(result.distance[inexact])))
     if result.used is not None and np.any(np.isfinite(result.used)):
         tally.used = max(tally.used, float(np.nanmax(result.used)))
-
-
-def _size(case: Case) -> int:
-    return sum(array.items.size for array in case.inputs.values() if array is not None)
 
 
 def looser(first: str | None, second: str | None) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from qloracle_conformance.plan import UsageError
+from qloracle_conformance.usage import UsageError
 
 Member = TypeVar("Member")
 

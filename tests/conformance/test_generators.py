@@ -55,13 +55,6 @@ FLAT = {
     "dequantize_absmax": "absmax_codes",
 }
 MATRIX = {"scale_int8_matmul": "acc"}
-# Functions that take the matrices of one layer, or names, counts and states: their axes are no matter of a claim.
-LAYERS = {
-    "lora_merge", "lora_unmerge", "lora_merge_safe", "lora_merge_cycles", "merge_bias", "dora_merge", "dora_unmerge",
-    "merge_blocks", "merge_double", "merge_int8", "merge_affine", "merge_blocks_original", "merge_blocks_cycles",
-    "lora_init", "embedding_init", "combine_adapters", "concatenate_adapters", "select_targets", "adapter_settings",
-    "count_parameters", "trainable_biases",
-}  # fmt: skip
 # What shows a table, or counts bits and the tensors of a configuration, has no array among its inputs.
 TABLES = {name for name, op in OPERATIONS.items() if op.function in ("codebook_entries", "codebook_midpoints")}
 PLAIN = ("bits_per_weight", "config_tensors")

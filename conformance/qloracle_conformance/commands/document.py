@@ -28,7 +28,7 @@ def explain(
 
     def action() -> int:
         from qloracle_conformance import explain as explaining
-        from qloracle_conformance.plan import UsageError
+        from qloracle_conformance.usage import UsageError
         from qloracle_conformance.witness import read_witness
 
         given = bool(inputs or option or dtype)

@@ -9,7 +9,7 @@ import typer
 from qloracle.schemes import SCHEMES
 from qloracle.training import OPTIMIZERS
 from qloracle_conformance.commands.guard import console, guarded
-from qloracle_conformance.plan import UsageError
+from qloracle_conformance.usage import UsageError
 
 _SCHEMES = ", ".join(SCHEMES)
 

@@ -47,8 +47,8 @@ def export(
 
     def action() -> int:
         from qloracle_conformance.exports import annotations, write_exports
-        from qloracle_conformance.plan import UsageError
         from qloracle_conformance.reading import read_run
+        from qloracle_conformance.usage import UsageError
 
         if junit is None and badge is None and not annotate:
             raise UsageError("nothing to write: give --junit FILE, --badge FILE or --annotate")

@@ -23,6 +23,11 @@ class Case:
     repeat: bool = False
     stored: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # inputs that are tensors of a weights file
 
+    @property
+    def elements(self) -> int:
+        """Number of elements of all inputs."""
+        return sum(array.items.size for array in self.inputs.values() if array is not None)
+
     def array(self, name: str) -> HostArray:
         """Return an input that must be there."""
         array = self.inputs[name]

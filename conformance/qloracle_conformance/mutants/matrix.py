@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatchcase
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from qloracle_conformance.mutants.catalogue import catalogue
 from qloracle_conformance.mutants.kills import Kill, as_json, covered, print_matrix
 from qloracle_conformance.mutants.mutant import Mutant, Rewrite, backend_of
 from qloracle_conformance.mutants.rewrites import rewrites
-from qloracle_conformance.plan import UsageError
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import Task, fresh_state, judge_case
 from qloracle_conformance.spec.clauses import clauses
+from qloracle_conformance.usage import UsageError
 
 MOST_CASES = 20  # a family, before the mutant counts as survivor of it: the size of the default profile
 REWRITE_CASES = 12
@@ -108,17 +109,17 @@ def run_mutants(
     FileError
         If the matrix cannot be written.
     """
-    wrong = [m.name for m in catalogue() if only is None or fnmatchcase(m.name, only)]
-    right = [r.name for r in rewrites() if only is None or fnmatchcase(r.name, only)]
-    if not wrong and not right:
+    shipped: list[Mutant | Rewrite] = [*catalogue(), *rewrites()]
+    members = [member for member in shipped if only is None or fnmatchcase(member.name, only)]
+    if not members:
         raise UsageError(f"no mutant or rewrite matches --only {only}")
     kills: list[Kill] = []
     accusations: dict[str, list[str]] = {}
     with Progress(console=progress_to, transient=True) as progress:
-        bar = progress.add_task("mutants", total=len(wrong) + len(right))
-        for name, found in _results(wrong, right, seed, jobs):
-            if name in right:
-                accusations[name] = [str(f) for f in found]
+        bar = progress.add_task("mutants", total=len(members))
+        for member, found in zip(members, _results(members, seed, jobs), strict=True):
+            if isinstance(member, Rewrite):
+                accusations[member.name] = [str(f) for f in found]
             else:
                 kills += [f for f in found if isinstance(f, Kill)]
             progress.advance(bar)
@@ -128,22 +129,29 @@ def run_mutants(
     return print_matrix(kills, accusations, uncovered, out)
 
 
-def _results(
-    wrong: Sequence[str], right: Sequence[str], seed: int, jobs: int
-) -> Iterator[tuple[str, Sequence[Kill | str]]]:
-    """Yield the result of each mutant and rewrite in the order of the catalogue, whatever the number of processes."""
-    members = [*((name, True) for name in wrong), *((name, False) for name in right)]
+def _results(members: Sequence[Mutant | Rewrite], seed: int, jobs: int) -> Iterator[Sequence[Kill | str]]:
+    """Yield the result of each mutant and rewrite in their order, whatever the number of processes."""
     if jobs == 1:
-        yield from (_result(name, is_mutant, seed) for name, is_mutant in members)
+        yield from (_result(member, seed) for member in members)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        pending = [pool.submit(_result, name, is_mutant, seed) for name, is_mutant in members]
+        pending = [pool.submit(_result_of, member.name, isinstance(member, Mutant), seed) for member in members]
         yield from (future.result() for future in pending)
 
 
-def _result(name: str, is_mutant: bool, seed: int) -> tuple[str, Sequence[Kill | str]]:
+def _result_of(name: str, is_mutant: bool, seed: int) -> Sequence[Kill | str]:
+    """Return the result of a member by name: functions do not travel to another process."""
+    return _result(_shipped(is_mutant)[name], seed)
+
+
+@cache
+def _shipped(mutants: bool) -> dict[str, Mutant | Rewrite]:
+    shipped: Sequence[Mutant | Rewrite] = catalogue() if mutants else rewrites()
+    return {member.name: member for member in shipped}
+
+
+def _result(member: Mutant | Rewrite, seed: int) -> Sequence[Kill | str]:
     with threadpool_limits(limits=1):
-        if is_mutant:
-            mutant = next(m for m in catalogue() if m.name == name)
-            return name, [kill(mutant, seed, length) for length in (mutant.lengths or (0,))]
-        return name, accused(next(r for r in rewrites() if r.name == name), seed)
+        if isinstance(member, Rewrite):
+            return accused(member, seed)
+        return [kill(member, seed, length) for length in (member.lengths or (0,))]

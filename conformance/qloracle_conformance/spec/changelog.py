@@ -2,10 +2,10 @@
 
 from importlib.resources import files
 
-from qloracle_conformance.plan import UsageError
 from qloracle_conformance.spec.clauses import carrier, carriers_of, clauses
 from qloracle_conformance.spec.docstrings import parse
 from qloracle_conformance.spec.markup import Links, table, title
+from qloracle_conformance.usage import UsageError
 
 KINDS = ("added", "changed", "removed")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import qloracle
 from qloracle_conformance.files import FileError
-from qloracle_conformance.plan import UsageError
 from qloracle_conformance.spec import overviews, tables
 from qloracle_conformance.spec.changelog import changelog_page
 from qloracle_conformance.spec.clauses import clauses, members, reference_modules
@@ -20,6 +19,7 @@ from qloracle_conformance.spec.differences import differences_page
 from qloracle_conformance.spec.markup import Links
 from qloracle_conformance.spec.rules import rules_page
 from qloracle_conformance.spec.start import start_page
+from qloracle_conformance.usage import UsageError
 
 
 def links() -> Links:

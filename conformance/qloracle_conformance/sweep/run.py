@@ -16,11 +16,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import qloracle
 from qloracle_conformance.files import write_atomically
-from qloracle_conformance.plan import UsageError
 from qloracle_conformance.sweep.report import joined, print_report
 from qloracle_conformance.sweep.sides import Policies, other_side, policies
 from qloracle_conformance.sweep.state import load, reference_digest, require_place, save
 from qloracle_conformance.sweep.work import UNIT, UnitResult, sweep_unit
+from qloracle_conformance.usage import UsageError
 
 _BETWEEN_SAVES = 5.0  # seconds
 

@@ -16,7 +16,7 @@ from qloracle_conformance.adapters.libraries import LIBRARIES, library
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Backend
 from qloracle_conformance.loading import BackendLoadError, attribute_named, known_backends, load_backend
-from qloracle_conformance.plan import UsageError
+from qloracle_conformance.usage import UsageError
 
 Conversion = Callable[[Array], Array]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import qloracle
 from qloracle_conformance.files import FileError, read_text, write_atomically
-from qloracle_conformance.plan import UsageError
 from qloracle_conformance.sweep.work import UnitResult
+from qloracle_conformance.usage import UsageError
 
 KIND = "qloracle sweep state 1"
 
