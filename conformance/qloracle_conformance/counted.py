@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.adapter_sizes import adapter_shapes
-from qloracle.footprint import Footprint, model_footprint, quantized_tensors
+from qloracle.footprint.adapters import adapter_shapes
+from qloracle.footprint.configs import config_tensors
+from qloracle.footprint.model import Footprint, model_footprint, quantized_tensors
+from qloracle.footprint.schemes import Scheme, scheme_named
+from qloracle.footprint.storage import bits_per_weight, table_bytes, tensor_bytes
+from qloracle.footprint.tensors import FIXED_BYTES, KINDS, ModelTensor, named_tensors
+from qloracle.footprint.training import state_bytes, training_memory
 from qloracle.formats import Array
-from qloracle.model_configs import config_tensors
-from qloracle.model_tensors import FIXED_BYTES, KINDS, ModelTensor, named_tensors
-from qloracle.schemes import Scheme, scheme_named
-from qloracle.storage import bits_per_weight, table_bytes, tensor_bytes
-from qloracle.training import state_bytes, training_memory
 
 _DTYPES = {width: name for name, width in reversed(FIXED_BYTES.items())}
 PARTS = ("weights", "adapters", "master_weights", "gradients", "optimizer_states", "host", "total")

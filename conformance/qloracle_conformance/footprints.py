@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qloracle.adapter_sizes import adapter_shapes
 from qloracle.errors import ArgumentValueError
-from qloracle.footprint import SKIPPED, model_footprint
-from qloracle.model_configs import config_tensors
-from qloracle.model_tensors import ModelTensor, header_tensors, named_tensors
-from qloracle.paging import page_plan
-from qloracle.schemes import Scheme, scheme_named
-from qloracle.storage import bits_per_weight
+from qloracle.footprint.adapters import adapter_shapes
+from qloracle.footprint.configs import config_tensors
+from qloracle.footprint.model import SKIPPED, model_footprint
+from qloracle.footprint.schemes import Scheme, scheme_named
+from qloracle.footprint.storage import bits_per_weight
+from qloracle.footprint.tensors import ModelTensor, header_tensors, named_tensors
+from qloracle.footprint.training import METHODS, state_bytes, training_memory
+from qloracle.optim.paging import page_plan
 from qloracle.targets import ALL_LINEAR
-from qloracle.training import METHODS, state_bytes, training_memory
 from qloracle_conformance.files import FileError, read_text
 from qloracle_conformance.safetensors_file import weights_path
 from qloracle_conformance.usage import UsageError

@@ -12,7 +12,7 @@ import numpy as np
 from qloracle.decoding import is_nan
 from qloracle.formats import Array, format_named
 from qloracle.rounding import encode
-from qloracle.tracking import Interval
+from qloracle.tracking.interval import Interval
 
 NAN_ORDINAL = np.iinfo(np.int64).max
 NO_WORD_ORDINAL = NAN_ORDINAL - 1  # a bit is set that the format keeps 0: no limits ever include it

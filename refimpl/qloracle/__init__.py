@@ -5,15 +5,10 @@ Every rule stands in one place: formats and rounding in `formats` and `rounding`
 adapters in `lora` and `qlora`; error bounds of floating-point sums in `tracking` and `bounds`.
 """
 
-from qloracle.accumulate import accumulate_gradients, accumulated_step
-from qloracle.adamw8bit import Adamw8bitState, adamw8bit_init, adamw8bit_step, dequantize_moments, quantize_moments
-from qloracle.adamw_options import AdamwOptions
-from qloracle.adapter_sizes import adapter_shapes
 from qloracle.affine import QuantizedAffine, dequantize_affine, quantize_affine
 from qloracle.affine_scale import affine_parameters
 from qloracle.blocks import block_absmax
 from qloracle.blockwise import QuantizedBlocks, dequantize_blockwise, quantize_blockwise
-from qloracle.clipping import clip_by_norm
 from qloracle.codebooks import Codebook
 from qloracle.combining import LoraAdapter, combine_adapters, concatenate_adapters
 from qloracle.conditional_means import conditional_means, relative_error
@@ -26,7 +21,14 @@ from qloracle.dynamic_map import DYNAMIC_SIGNED, DYNAMIC_UNSIGNED
 from qloracle.embedding_lora import EmbeddingGradients, embedding_lora_backward, embedding_lora_forward
 from qloracle.fake_quant import fake_quantize, fake_quantize_backward
 from qloracle.float8_map import FLOAT8
-from qloracle.footprint import Footprint, model_footprint, quantized_tensors
+from qloracle.footprint.adapters import adapter_shapes
+from qloracle.footprint.configs import config_tensors
+from qloracle.footprint.model import Footprint, model_footprint, quantized_tensors
+from qloracle.footprint.schemes import Scheme, scheme_named
+from qloracle.footprint.storage import TensorBytes, bits_per_weight, table_bytes, tensor_bytes
+from qloracle.footprint.stored_bytes import stored_bytes
+from qloracle.footprint.tensors import ModelTensor, header_tensors, named_tensors
+from qloracle.footprint.training import TrainingMemory, state_bytes, training_memory
 from qloracle.fp4 import FP4
 from qloracle.initialization import AdapterMatrices, embedding_init, lora_init
 from qloracle.int8 import (
@@ -46,29 +48,33 @@ from qloracle.linear_map import LINEAR_SIGNED, LINEAR_SIGNED_4BIT, LINEAR_UNSIGN
 from qloracle.llm_int8 import llm_int8_backward, llm_int8_forward
 from qloracle.lora import LoraGradients, lora_backward, lora_forward
 from qloracle.merging import lora_merge, lora_unmerge, merge_bias
-from qloracle.model_configs import config_tensors
-from qloracle.model_tensors import ModelTensor, header_tensors, named_tensors
 from qloracle.nested_absmax import QuantizedAbsmax, dequantize_absmax, quantize_absmax
 from qloracle.nf4 import NF4
 from qloracle.observers import minmax_range, moving_range, percentile_range
-from qloracle.optim import AdamwState, adamw_init, adamw_moments, adamw_parameter, adamw_step
-from qloracle.optimizer_state import state_arrays, state_from_arrays
+from qloracle.optim.accumulate import accumulate_gradients, accumulated_step
+from qloracle.optim.adamw import AdamwState, adamw_init, adamw_moments, adamw_parameter, adamw_step
+from qloracle.optim.adamw8bit import (
+    Adamw8bitState,
+    adamw8bit_init,
+    adamw8bit_step,
+    dequantize_moments,
+    quantize_moments,
+)
+from qloracle.optim.clipping import clip_by_norm
+from qloracle.optim.options import AdamwOptions
+from qloracle.optim.paged import PagedStates, fetch_state, page_states, store_state
+from qloracle.optim.paging import PagePlan, page_in, page_plan
+from qloracle.optim.state import state_arrays, state_from_arrays
 from qloracle.packing import pack_4bit, storage_bytes, storage_view, unpack_4bit
-from qloracle.paged import PagedStates, fetch_state, page_states, store_state
-from qloracle.paging import PagePlan, page_in, page_plan
 from qloracle.qdora import qdora_backward, qdora_forward
 from qloracle.qlora import qlora_backward, qlora_forward
 from qloracle.quantized_product import quantized_matmul
 from qloracle.quantizing_like import quantize_like
 from qloracle.requantizing import merge_into_original, merge_requantize
 from qloracle.rounding import decode, encode, format_table, round_to
-from qloracle.schemes import Scheme, scheme_named
-from qloracle.storage import TensorBytes, bits_per_weight, table_bytes, tensor_bytes
-from qloracle.stored_bytes import stored_bytes
 from qloracle.symmetric import quantize_symmetric, symmetric_scale
 from qloracle.tables import CODEBOOKS
 from qloracle.targets import AdapterSettings, adapter_settings, select_targets
-from qloracle.training import TrainingMemory, state_bytes, training_memory
 
 SPECIFICATION_VERSION = "0.2"
 

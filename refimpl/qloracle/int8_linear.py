@@ -82,7 +82,7 @@ def weight_only_forward(
     Returns
     -------
     array of float64, shape (..., N)
-        The real value up to float64 rounding; `bounds_int8_linear` says which outputs are allowed.
+        The real value up to float64 rounding; `bounds.int8_linear` says which outputs are allowed.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def weight_only_backward(dy: Array, weight: QuantizedMatrix, *, weight_rounding:
     Returns
     -------
     LinearGradients
-        Arrays of float64; `bounds_int8_linear` says which outputs are allowed.
+        Arrays of float64; `bounds.int8_linear` says which outputs are allowed.
 
     Raises
     ------

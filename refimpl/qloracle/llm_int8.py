@@ -47,7 +47,7 @@ def llm_int8_forward(
     Returns
     -------
     array of float64, shape (..., N)
-        The real value up to float64 rounding; `bounds_llm_int8` says which outputs are allowed.
+        The real value up to float64 rounding; `bounds.llm_int8` says which outputs are allowed.
 
     Raises
     ------

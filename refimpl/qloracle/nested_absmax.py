@@ -64,7 +64,7 @@ def quantize_absmax(
     -----
     Clauses ``[double_quant.offset]``, ``[double_quant.quantize]``. Rounding points, in order: the mean; each
     residual. The cost at block 64 is 8/64 + 32/(64·256) bits a weight instead of 32/64: 4.127 instead of 4.5 in all
-    (`stored_bytes`).
+    (`footprint.stored_bytes`).
 
     Examples
     --------

@@ -43,7 +43,7 @@ def merge_requantize(
     Returns
     -------
     record of the type of `weight`, same settings, same shape and format
-        `bounds_requantize` says which scales and codes are allowed.
+        `bounds.requantize` says which scales and codes are allowed.
 
     Raises
     ------

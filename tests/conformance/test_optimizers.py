@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qloracle.adamw8bit import CODEBOOKS_OF_MOMENTS
 from qloracle.formats import Array
-from qloracle.roundings import Roundings
+from qloracle.optim.adamw8bit import CODEBOOKS_OF_MOMENTS
+from qloracle.tracking.roundings import Roundings
 from qloracle_conformance.adapters.reference import backend as reference
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim

@@ -8,9 +8,9 @@ import numpy as np
 
 import qloracle
 from qloracle import QuantizedAbsmax, Scheme, named_tensors
-from qloracle.adamw_options import AdamwOptions
 from qloracle.combining import LoraAdapter
-from qloracle.optim import AdamwState
+from qloracle.optim.adamw import AdamwState
+from qloracle.optim.options import AdamwOptions
 
 Arguments = dict[str, Any]
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qloracle.accumulate import accumulate_gradients, accumulate_gradients_bound, accumulated_step
-from qloracle.adamw_options import AdamwOptions
 from qloracle.errors import ArgumentTypeError, ArgumentValueError
 from qloracle.formats import Array
-from qloracle.optim import AdamwState, adamw_init, adamw_step
-from qloracle.roundings import Roundings
+from qloracle.optim.accumulate import accumulate_gradients, accumulate_gradients_bound, accumulated_step
+from qloracle.optim.adamw import AdamwState, adamw_init, adamw_step
+from qloracle.optim.options import AdamwOptions
+from qloracle.tracking.roundings import Roundings
 
 from .evaluations import ORDERS, ROUNDINGS, total
 from .rationals import exact

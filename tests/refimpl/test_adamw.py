@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qloracle.adamw_options import AdamwOptions, bias_correction
 from qloracle.errors import ArgumentTypeError, ArgumentValueError
 from qloracle.formats import Array
-from qloracle.optim import AdamwState, adamw_init, adamw_moments, adamw_parameter, adamw_step
+from qloracle.optim.adamw import AdamwState, adamw_init, adamw_moments, adamw_parameter, adamw_step
+from qloracle.optim.options import AdamwOptions, bias_correction
 from qloracle.rounding import decode, encode
 
 from . import rational_adamw as exactly

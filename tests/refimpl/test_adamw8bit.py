@@ -6,18 +6,18 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from qloracle.adamw8bit import (
+from qloracle.dynamic_map import derive_dynamic_signed, derive_dynamic_unsigned
+from qloracle.errors import ArgumentTypeError, ArgumentValueError
+from qloracle.formats import Array
+from qloracle.optim.adamw import AdamwState, adamw_step
+from qloracle.optim.adamw8bit import (
     Adamw8bitState,
     adamw8bit_init,
     adamw8bit_step,
     dequantize_moments,
     quantize_moments,
 )
-from qloracle.adamw_options import AdamwOptions
-from qloracle.dynamic_map import derive_dynamic_signed, derive_dynamic_unsigned
-from qloracle.errors import ArgumentTypeError, ArgumentValueError
-from qloracle.formats import Array
-from qloracle.optim import AdamwState, adamw_step
+from qloracle.optim.options import AdamwOptions
 
 from .rationals import exact, nearest_entry, rounded
 

@@ -5,13 +5,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from qloracle.adamw_bounds import adamw_moments_bound
-from qloracle.adamw_options import AdamwOptions
-from qloracle.adamw_parameter_bounds import adamw_parameter_bound
+from qloracle.bounds.adamw import adamw_moments_bound
+from qloracle.bounds.adamw_parameter import adamw_parameter_bound
 from qloracle.formats import Array
-from qloracle.optim import adamw_moments, adamw_parameter
-from qloracle.roundings import Roundings
-from qloracle.tracking import Interval
+from qloracle.optim.adamw import adamw_moments, adamw_parameter
+from qloracle.optim.options import AdamwOptions
+from qloracle.tracking.interval import Interval
+from qloracle.tracking.roundings import Roundings
 
 from . import rational_adamw as exactly
 from .adamw_evaluations import PLANS, ROUNDINGS, Hyperparameters, moments, parameter

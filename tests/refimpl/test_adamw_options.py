@@ -6,9 +6,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from qloracle.adamw_options import AdamwOptions
 from qloracle.formats import Array
-from qloracle.optim import AdamwState, adamw_init, adamw_moments, adamw_parameter, adamw_step
+from qloracle.optim.adamw import AdamwState, adamw_init, adamw_moments, adamw_parameter, adamw_step
+from qloracle.optim.options import AdamwOptions
 from qloracle.rounding import decode
 
 from . import rational_adamw as exactly

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from qloracle import QuantizedAffine, QuantizedInt8, decompose, llm_int8_forward, quantize_affine, quantize_int8
-from qloracle.bounds_int8_linear import weight_only_backward_bound, weight_only_forward_bound
-from qloracle.bounds_llm_int8 import llm_int8_forward_bound
+from qloracle.bounds.int8_linear import weight_only_backward_bound, weight_only_forward_bound
+from qloracle.bounds.llm_int8 import llm_int8_forward_bound
 from qloracle.errors import ArgumentValueError
 from qloracle.formats import Array
 from qloracle.int8_linear import weight_values
-from qloracle.roundings import Roundings
-from qloracle.tracking import Interval
+from qloracle.tracking.interval import Interval
+from qloracle.tracking.roundings import Roundings
 
 from .bound_cases import NUDGE
 from .rationals import exact

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from qloracle import LoraAdapter, decode, encode, lora_merge, lora_unmerge
-from qloracle.bounds_combine import combine_bound, concatenate_bound
-from qloracle.bounds_cycles import merge_cycles_bound
-from qloracle.bounds_merge import lora_merge_bound, merge_bias_bound
+from qloracle.bounds.combine import combine_bound, concatenate_bound
+from qloracle.bounds.cycles import merge_cycles_bound
+from qloracle.bounds.merge import lora_merge_bound, merge_bias_bound
 from qloracle.formats import Array
-from qloracle.roundings import Roundings
-from qloracle.tracking import Interval
+from qloracle.tracking.interval import Interval
+from qloracle.tracking.roundings import Roundings
 
 from .bound_cases import NUDGE
 from .evaluated_layers import require_inside

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qloracle.clipping import clip_by_norm, clip_by_norm_bound, real_norm
 from qloracle.errors import ArgumentTypeError, ArgumentValueError
 from qloracle.formats import Array
-from qloracle.roundings import Roundings
+from qloracle.optim.clipping import clip_by_norm, clip_by_norm_bound, real_norm
+from qloracle.tracking.roundings import Roundings
 
 from .evaluations import ORDERS, ROUNDINGS, total
 from .rational_adamw import norm

@@ -9,7 +9,7 @@ import pytest
 
 import qloracle
 
-MODULES = ["qloracle", *(f"qloracle.{module.name}" for module in pkgutil.iter_modules(qloracle.__path__))]
+MODULES = ["qloracle", *(module.name for module in pkgutil.walk_packages(qloracle.__path__, "qloracle."))]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from qloracle import decode, dora_forward, dora_merge, dora_norm, dora_unmerge, encode, lora_forward
-from qloracle.bounds_dora_merge import dora_merge_bound, dora_unmerge_bound
+from qloracle.bounds.dora_merge import dora_merge_bound, dora_unmerge_bound
 from qloracle.dora_merging import MergedDora
 from qloracle.errors import ArgumentTypeError, ArgumentValueError
 from qloracle.formats import Array
-from qloracle.roundings import Roundings
+from qloracle.tracking.roundings import Roundings
 
 from .evaluated_merges import PLANS, cases, evaluations, low_factor, merged, rational_merge
 from .evaluations import ROUNDINGS

@@ -10,10 +10,10 @@ import pytest
 from qloracle.affine import quantize_affine
 from qloracle.blockwise import quantize_blockwise
 from qloracle.double_quant import quantize_double
+from qloracle.footprint.schemes import SCHEMES, Scheme, scheme_named
+from qloracle.footprint.storage import TensorBytes, bits_per_weight, table_bytes, tensor_bytes
 from qloracle.int8 import quantize_int8
 from qloracle.packing import pack_4bit
-from qloracle.schemes import SCHEMES, Scheme, scheme_named
-from qloracle.storage import TensorBytes, bits_per_weight, table_bytes, tensor_bytes
 from qloracle.tables import CODEBOOKS
 
 SHAPES = [(), (0,), (1,), (63,), (64,), (65,), (3, 43), (0, 7), (5, 0), (2, 3, 5), (257, 64), (16384 + 1,), (300, 301)]

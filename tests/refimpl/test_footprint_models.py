@@ -11,10 +11,10 @@ import pytest
 
 from qloracle.blockwise import quantize_blockwise
 from qloracle.errors import QloracleError
-from qloracle.footprint import Footprint, model_footprint, quantized_tensors
-from qloracle.model_configs import config_tensors
-from qloracle.model_tensors import ModelTensor, header_tensors, named_tensors
-from qloracle.schemes import SCHEMES
+from qloracle.footprint.configs import config_tensors
+from qloracle.footprint.model import Footprint, model_footprint, quantized_tensors
+from qloracle.footprint.schemes import SCHEMES
+from qloracle.footprint.tensors import ModelTensor, header_tensors, named_tensors
 
 LLAMA3 = {"model_type": "llama", "vocab_size": 128256, "intermediate_size": 14336, "num_key_value_heads": 8}
 QWEN25 = {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,

@@ -5,12 +5,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from qloracle.adapter_sizes import adapter_shapes
 from qloracle.blockwise import quantize_blockwise
 from qloracle.errors import QloracleError
-from qloracle.model_configs import config_tensors
-from qloracle.model_tensors import named_tensors
-from qloracle.training import state_bytes, training_memory
+from qloracle.footprint.adapters import adapter_shapes
+from qloracle.footprint.configs import config_tensors
+from qloracle.footprint.tensors import named_tensors
+from qloracle.footprint.training import state_bytes, training_memory
 
 SIZES = (1, 255, 256, 257, 1000, 65536)
 GPT2 = config_tensors({"model_type": "gpt2"})

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qloracle.adamw8bit import adamw8bit_init, adamw8bit_step
-from qloracle.adamw_options import AdamwOptions
 from qloracle.errors import ArgumentTypeError, ArgumentValueError
 from qloracle.formats import Array
-from qloracle.optim import adamw_init, adamw_step
-from qloracle.optimizer_state import state_arrays, state_from_arrays
+from qloracle.optim.adamw import adamw_init, adamw_step
+from qloracle.optim.adamw8bit import adamw8bit_init, adamw8bit_step
+from qloracle.optim.options import AdamwOptions
+from qloracle.optim.state import state_arrays, state_from_arrays
 
 KINDS = ("adamw", "adamw8bit")
 STEPS, SIZE = 6, 300

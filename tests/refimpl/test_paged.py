@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qloracle.adamw8bit import adamw8bit_init, adamw8bit_step
-from qloracle.adamw_options import AdamwOptions
 from qloracle.errors import ArgumentTypeError, ArgumentValueError
 from qloracle.formats import Array
-from qloracle.optim import adamw_init, adamw_step
-from qloracle.optimizer_state import state_arrays, state_from_arrays
-from qloracle.paged import fetch_state, page_states, store_state
-from qloracle.paging import page_in, page_plan
+from qloracle.optim.adamw import adamw_init, adamw_step
+from qloracle.optim.adamw8bit import adamw8bit_init, adamw8bit_step
+from qloracle.optim.options import AdamwOptions
+from qloracle.optim.paged import fetch_state, page_states, store_state
+from qloracle.optim.paging import page_in, page_plan
+from qloracle.optim.state import state_arrays, state_from_arrays
 
 NAMES = ("a", "b", "c", "d", "e")
 

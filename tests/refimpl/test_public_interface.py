@@ -10,7 +10,7 @@ import qloracle
 
 from .public_calls import VALID
 
-SOURCES = sorted(Path(qloracle.__file__).parent.glob("*.py"))
+SOURCES = sorted(Path(qloracle.__file__).parent.rglob("*.py"))
 MOST_LINES = 230
 FUNCTIONS = [name for name in qloracle.__all__ if inspect.isfunction(getattr(qloracle, name))]
 

@@ -28,12 +28,12 @@ from qloracle import (
     quantize_int8,
     quantize_like,
 )
-from qloracle.bounds_cycles import merge_cycles_bound, requantize_cycles_bound
-from qloracle.bounds_requantize import absmax_bound, code_bound, code_positions, merged_values_bound
+from qloracle.bounds.cycles import merge_cycles_bound, requantize_cycles_bound
+from qloracle.bounds.requantize import absmax_bound, code_bound, code_positions, merged_values_bound
 from qloracle.errors import ArgumentTypeError, ArgumentValueError
 from qloracle.formats import Array
 from qloracle.tables import CODEBOOKS
-from qloracle.tracking import Interval
+from qloracle.tracking.interval import Interval
 
 from .evaluated_merges import evaluations, rational_merge
 from .rationals import exact, int8_code, nearest_entry

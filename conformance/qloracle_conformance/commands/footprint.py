@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from qloracle.schemes import SCHEMES
-from qloracle.training import OPTIMIZERS
+from qloracle.footprint.schemes import SCHEMES
+from qloracle.footprint.training import OPTIMIZERS
 from qloracle_conformance.commands.guard import console, guarded
 from qloracle_conformance.usage import UsageError
 

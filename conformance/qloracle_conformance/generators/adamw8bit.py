@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.adamw8bit import CODEBOOKS_OF_MOMENTS
 from qloracle.blocks import block_count
 from qloracle.formats import Array
+from qloracle.optim.adamw8bit import CODEBOOKS_OF_MOMENTS
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.adamw import drawn_options

@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from qloracle.adamw_options import AdamwOptions
 from qloracle.formats import Array, format_named
-from qloracle.optim import adamw_moments, adamw_parameter
+from qloracle.optim.adamw import adamw_moments, adamw_parameter
+from qloracle.optim.options import AdamwOptions
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.adamw import SHAPES, ordinary_step, step_case
 from qloracle_conformance.generators.adamw_lattice import Corner, Step, lattice_step, options_of

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from qloracle.footprint.configs import MODEL_TYPES
+from qloracle.footprint.schemes import PLAIN, SCHEMES
+from qloracle.footprint.training import METHODS, OPTIMIZERS
 from qloracle.formats import Array
-from qloracle.model_configs import MODEL_TYPES
 from qloracle.nested_absmax import NESTED_BLOCK_SIZE
-from qloracle.schemes import PLAIN, SCHEMES
-from qloracle.training import METHODS, OPTIMIZERS
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.adamw8bit import CODEBOOKS_OF_MOMENTS
 from qloracle.blocks import block_absmax, block_count
 from qloracle.codebooks import Codebook
 from qloracle.dynamic_map import DYNAMIC_SIGNED, DYNAMIC_UNSIGNED
 from qloracle.formats import Array
 from qloracle.linear_map import LINEAR_SIGNED, LINEAR_UNSIGNED
+from qloracle.optim.adamw8bit import CODEBOOKS_OF_MOMENTS
 from qloracle.rounding import decode, encode
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.mutants.adamw_kernel import Kernel, Storage, adamw8bit_with

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.adamw_options import AdamwOptions, bias_correction
 from qloracle.formats import Array
+from qloracle.optim.options import AdamwOptions, bias_correction
 from qloracle.rounding import decode, encode
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.mutants.adamw_kernel import Kernel, Values, adamw_with

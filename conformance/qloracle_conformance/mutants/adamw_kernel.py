@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.adamw8bit import CODEBOOKS_OF_MOMENTS
-from qloracle.adamw_options import AdamwOptions, bias_correction
 from qloracle.blocks import block_absmax
 from qloracle.blockwise import dequantize_codes
 from qloracle.formats import Array
 from qloracle.nearest import quantize_codes
+from qloracle.optim.adamw8bit import CODEBOOKS_OF_MOMENTS
+from qloracle.optim.options import AdamwOptions, bias_correction
 from qloracle.rounding import encode
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.operations.adamw import adamw_options

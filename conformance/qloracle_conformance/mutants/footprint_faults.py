@@ -7,9 +7,9 @@ from math import prod
 
 import numpy as np
 
+from qloracle.footprint.schemes import Scheme
+from qloracle.footprint.storage import TensorBytes, group_count, tensor_bytes
 from qloracle.formats import Array
-from qloracle.schemes import Scheme
-from qloracle.storage import TensorBytes, group_count, tensor_bytes
 from qloracle_conformance import counted
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.mutants.footprint_names import name_faults

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from qloracle.footprint.tensors import KINDS
 from qloracle.formats import Array
-from qloracle.model_tensors import KINDS
 from qloracle_conformance import counted
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.mutants.mutant import Mutant, Op

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.storage import group_count
+from qloracle.footprint.storage import group_count
 from qloracle_conformance import counted
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.mutants.mutant import Rewrite

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from qloracle.footprint.training import OPTIMIZERS
 from qloracle.formats import Array
-from qloracle.training import OPTIMIZERS
 from qloracle_conformance import counted
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.mutants.mutant import Mutant, Op

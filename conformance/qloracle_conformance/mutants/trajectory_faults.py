@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from qloracle.formats import Array
-from qloracle.optim import AdamwState
-from qloracle.optimizer_state import state_arrays, state_from_arrays
+from qloracle.optim.adamw import AdamwState
+from qloracle.optim.state import state_arrays, state_from_arrays
 from qloracle_conformance.adapters.reference.optimizers import (
     State,
     initial_state,

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.adamw_bounds import adamw_moments_bound
-from qloracle.adamw_options import AdamwOptions, bias_correction
-from qloracle.adamw_parameter_bounds import adamw_parameter_bound
-from qloracle.clipping import limited_scale, real_norm
+from qloracle.bounds.adamw import adamw_moments_bound
+from qloracle.bounds.adamw_parameter import adamw_parameter_bound
 from qloracle.formats import Array
-from qloracle.optim import adamw_moments, adamw_parameter
+from qloracle.optim.adamw import adamw_moments, adamw_parameter
+from qloracle.optim.clipping import limited_scale, real_norm
+from qloracle.optim.options import AdamwOptions, bias_correction
 from qloracle.rounding import encode
-from qloracle.tracking import Interval
+from qloracle.tracking.interval import Interval
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case

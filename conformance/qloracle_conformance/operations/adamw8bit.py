@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from qloracle.adamw8bit import CODEBOOKS_OF_MOMENTS, Adamw8bitState, dequantize_moments, quantize_moments
-from qloracle.adamw_bounds import adamw_moments_bound
 from qloracle.blocks import block_absmax, block_count
+from qloracle.bounds.adamw import adamw_moments_bound
 from qloracle.formats import Array
 from qloracle.nearest import quantize_codes
-from qloracle.optim import AdamwState, adamw_moments
+from qloracle.optim.adamw import AdamwState, adamw_moments
+from qloracle.optim.adamw8bit import CODEBOOKS_OF_MOMENTS, Adamw8bitState, dequantize_moments, quantize_moments
 from qloracle.rounding import encode
-from qloracle.tracking import Interval
+from qloracle.tracking.interval import Interval
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import Allowed, StageResult, blocked_stage, float_ordinals

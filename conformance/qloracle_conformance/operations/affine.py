@@ -10,7 +10,7 @@ from qloracle.formats import FLOAT32, Array, to_bits
 from qloracle.groups import group_shape, spread_groups, spread_parameters
 from qloracle.observers import minmax_range
 from qloracle.symmetric import symmetric_scale
-from qloracle.tracking import exact_input, interval, scaled
+from qloracle.tracking.interval import exact_input, interval, scaled
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case

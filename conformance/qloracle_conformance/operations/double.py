@@ -11,7 +11,7 @@ from qloracle.mean_offset import exact_sum, mean_offset
 from qloracle.nearest import quantize_codes
 from qloracle.nested_absmax import NESTED_BLOCK_SIZE, NESTED_CODEBOOK, residuals
 from qloracle.tables import codebook_named
-from qloracle.tracking import Interval
+from qloracle.tracking.interval import Interval
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import (

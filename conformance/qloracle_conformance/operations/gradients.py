@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from qloracle.accumulate import accumulate_gradients, accumulate_gradients_bound
-from qloracle.clipping import clip_by_norm, clip_by_norm_bound, real_norm
 from qloracle.formats import Array
+from qloracle.optim.accumulate import accumulate_gradients, accumulate_gradients_bound
+from qloracle.optim.clipping import clip_by_norm, clip_by_norm_bound, real_norm
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case

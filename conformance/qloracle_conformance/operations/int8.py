@@ -14,7 +14,7 @@ from qloracle.int8 import (
     quantize_int8_codes,
 )
 from qloracle.int8_product import int8_matmul, scale_int8_matmul
-from qloracle.tracking import Interval, exact_input, interval, scaled
+from qloracle.tracking.interval import Interval, exact_input, interval, scaled
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import StageResult, blocked_stage, from_interval

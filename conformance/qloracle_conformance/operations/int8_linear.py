@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from qloracle.affine import QuantizedAffine
-from qloracle.bounds_int8_linear import weight_only_backward_bound, weight_only_forward_bound
-from qloracle.bounds_llm_int8 import llm_int8_forward_bound
+from qloracle.bounds.int8_linear import weight_only_backward_bound, weight_only_forward_bound
+from qloracle.bounds.llm_int8 import llm_int8_forward_bound
 from qloracle.decomposition import Decomposed, decompose, outlier_columns
 from qloracle.formats import Array
 from qloracle.int8 import QuantizedInt8
 from qloracle.int8_linear import weight_only_backward, weight_only_forward
 from qloracle.llm_int8 import linear_parts, llm_int8_forward
-from qloracle.tracking import Interval
+from qloracle.tracking.interval import Interval
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case

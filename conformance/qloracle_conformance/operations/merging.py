@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.bounds_cycles import merge_cycles_bound
-from qloracle.bounds_dora_merge import dora_merge_bound, dora_unmerge_bound
-from qloracle.bounds_merge import lora_merge_bound, merge_bias_bound
+from qloracle.bounds.cycles import merge_cycles_bound
+from qloracle.bounds.dora_merge import dora_merge_bound, dora_unmerge_bound
+from qloracle.bounds.merge import lora_merge_bound, merge_bias_bound
 from qloracle.dora import merged_rows, over_norms, row_norms
 from qloracle.dora_merging import MergedDora, unmerge_factor
 from qloracle.formats import Array, from_bits
@@ -16,7 +16,7 @@ from qloracle.lora import lora_scale
 from qloracle.merge_operands import low_rank
 from qloracle.merging import lora_merge, lora_unmerge
 from qloracle.rounding import decode, encode
-from qloracle.tracking import Interval
+from qloracle.tracking.interval import Interval
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import StageResult, either_zero, exactly, failed_stage, float_ordinals

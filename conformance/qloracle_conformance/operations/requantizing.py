@@ -11,14 +11,14 @@ import numpy as np
 
 from qloracle.affine import QuantizedAffine
 from qloracle.affine_scale import affine_parameters, zero_point_of
-from qloracle.bounds_cycles import requantize_cycles_bound
-from qloracle.bounds_requantize import absmax_bound, code_bound, code_positions, merged_values_bound
+from qloracle.bounds.cycles import requantize_cycles_bound
+from qloracle.bounds.requantize import absmax_bound, code_bound, code_positions, merged_values_bound
 from qloracle.formats import Array, from_bits
 from qloracle.observers import minmax_range
 from qloracle.qlora import QuantizedWeight
 from qloracle.quantizing_like import dequantized_weight
 from qloracle.rounding import decode, encode
-from qloracle.tracking import Interval
+from qloracle.tracking.interval import Interval
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case

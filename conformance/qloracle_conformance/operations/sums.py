@@ -4,7 +4,7 @@ import numpy as np
 
 from qloracle.formats import Array
 from qloracle.rounding import encode
-from qloracle.tracking import Interval
+from qloracle.tracking.interval import Interval
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.judge import StageResult, either_zero, exactly, float_ordinals, from_interval
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from qloracle.formats import Array
-from qloracle.paging import page_in, page_plan
+from qloracle.optim.paging import page_in, page_plan
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import StageResult, exactly, float_ordinals

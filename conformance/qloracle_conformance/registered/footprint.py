@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from qloracle.footprint import TABLES
-from qloracle.model_configs import MODEL_TYPES
-from qloracle.schemes import PLAIN, SCHEMES
-from qloracle.training import METHODS, OPTIMIZERS
+from qloracle.footprint.configs import MODEL_TYPES
+from qloracle.footprint.model import TABLES
+from qloracle.footprint.schemes import PLAIN, SCHEMES
+from qloracle.footprint.training import METHODS, OPTIMIZERS
 from qloracle_conformance.generators import footprint as cases
 from qloracle_conformance.generators.case import Generator
 from qloracle_conformance.operations import footprint as counts

@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from qloracle.accumulate import REDUCTIONS
-from qloracle.adamw_options import NONFINITE
+from qloracle.optim.accumulate import REDUCTIONS
+from qloracle.optim.options import NONFINITE
 from qloracle_conformance.generators import adamw, adamw8bit, adamw_limits, gradients, trajectories
 from qloracle_conformance.operations import adamw as judges
 from qloracle_conformance.operations import adamw8bit as judges_8bit

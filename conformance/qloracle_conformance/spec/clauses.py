@@ -19,8 +19,8 @@ _ARRAY = re.compile(
 
 def reference_modules() -> Iterator[ModuleType]:
     """Yield the modules of the reference."""
-    for found in pkgutil.iter_modules(qloracle.__path__):
-        yield importlib.import_module(f"qloracle.{found.name}")
+    for found in pkgutil.walk_packages(qloracle.__path__, "qloracle."):
+        yield importlib.import_module(found.name)
 
 
 def members(module: ModuleType) -> dict[str, Any]:
@@ -49,10 +49,9 @@ def clauses() -> dict[str, list[str]]:
 
 def carrier(name: str) -> Any:
     """Return the function, class or module of a full name."""
+    modules = {module.__name__: module for module in reference_modules()}
     module_name, _, attribute = name.rpartition(".")
-    return importlib.import_module(name) if module_name == "qloracle" else getattr(
-        importlib.import_module(module_name), attribute
-    )  # fmt: skip
+    return modules[name] if name in modules else getattr(modules[module_name], attribute)
 
 
 @cache

@@ -17,7 +17,7 @@ KIND = "qloracle sweep state 1"
 def reference_digest() -> str:
     """Return a digest of the reference's source: results of another reference are not those of this one."""
     digest = hashlib.sha256()
-    for path in sorted(Path(qloracle.__file__).parent.glob("*.py")):
+    for path in sorted(Path(qloracle.__file__).parent.rglob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from qloracle import accumulate, clipping
-from qloracle.adamw8bit import Adamw8bitState, adamw8bit_init, adamw8bit_step, dequantize_moments
-from qloracle.adamw_options import AdamwOptions
 from qloracle.formats import Array
-from qloracle.optim import AdamwState, adamw_init, adamw_step
-from qloracle.optimizer_state import state_arrays, state_from_arrays
-from qloracle.paged import fetch_state, page_states, store_state
-from qloracle.paging import page_in, page_plan
+from qloracle.optim import accumulate, clipping
+from qloracle.optim.adamw import AdamwState, adamw_init, adamw_step
+from qloracle.optim.adamw8bit import Adamw8bitState, adamw8bit_init, adamw8bit_step, dequantize_moments
+from qloracle.optim.options import AdamwOptions
+from qloracle.optim.paged import fetch_state, page_states, store_state
+from qloracle.optim.paging import page_in, page_plan
+from qloracle.optim.state import state_arrays, state_from_arrays
 from qloracle.rounding import encode
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.operations.adamw import adamw_options
