@@ -3,12 +3,14 @@
 import ast
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 
+from qloracle_conformance.examples import CLAUSE_EXAMPLES
+from qloracle_conformance.generators.case import Case
 from qloracle_conformance.intermediates import by_size, cell, shown
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.spec.clauses import carriers_of, clauses, members, signature_of
@@ -17,7 +19,7 @@ from qloracle_conformance.spec.coverage import Coverage
 from qloracle_conformance.spec.data import constants, fields
 from qloracle_conformance.spec.docstrings import Docstring, entries, parse
 from qloracle_conformance.spec.markup import Links, code, folded, html_table, indented, raw, title
-from qloracle_conformance.worked import example_case, operations_of, run_reference
+from qloracle_conformance.worked import bounds_of, example_of, run_reference
 
 _LISTED = ("Parameters", "Returns", "Yields", "Raises", "Attributes")
 _ROWS = 8  # of a worked example
@@ -62,8 +64,8 @@ def _member(name: str, thing: Any, links: Links, covered: Mapping[str, Coverage]
         body += _section(heading, text, links)
     if record:
         body += fields(thing, links)
-    for operation in dict.fromkeys(operation for label in homes for operation in operations_of(label)[:1]):
-        body += folded(f"Worked example: <code>{escape(operation)}</code>", _worked(operation))
+    for name_shown, case in _examples(homes):
+        body += folded(f"Worked example: <code>{escape(name_shown)}</code>", _worked(case))
     body += folded("Source", code(without_docstring(inspect.getsource(thing)), "python"))
     anchors = [line for label in homes for line in _anchor(label)]
     return [*anchors, f".. py:{'class' if record else 'function'}:: {name}{signature}", "", *indented(body), ""]
@@ -109,17 +111,27 @@ def _standing(label: str, links: Links, covered: Coverage) -> list[str]:
     return [".. container:: standing", "", f"   {links.clause(label)} {said}.", ""]
 
 
-def _worked(operation: str) -> list[str]:
-    """Return the inputs, every intermediate and the result of an operation's example, in tables."""
-    case = example_case(operation)
+def _examples(labels: Sequence[str]) -> Iterator[tuple[str, Case]]:
+    """Yield the worked examples of clauses: under the clause's name where it has its own, else its operation's once."""
+    seen = set[int]()
+    for label in labels:
+        case = example_of(label)
+        if case is not None and id(case) not in seen:  # examples are made once and kept
+            seen.add(id(case))
+            yield (f"[{label}] {case.operation}" if label in CLAUSE_EXAMPLES else case.operation), case
+
+
+def _worked(case: Case) -> list[str]:
+    """Return the inputs, every intermediate, the bounds and the result of a case, in tables."""
+    outcome = run_reference(case)
     rows = [
         (f"input {name}", *((f"{array.dtype} {array.shape}", shown(array)) if array is not None else ("left out", "")))
         for name, array in case.inputs.items()
     ]
     rows += [(f"option {name}", "", repr(value)) for name, value in case.options.items()]
-    rows += [(f"result {i}", f"{o.dtype} {o.shape}", shown(o)) for i, o in enumerate(run_reference(case).outputs)]
+    rows += [(f"result {i}", f"{o.dtype} {o.shape}", shown(o)) for i, o in enumerate(outcome.outputs)]
     lines = [*raw(html_table(["", "type and shape", "values"], rows, "worked"))]
-    for columns in by_size(OPERATIONS[operation].intermediates(case)):
+    for columns in by_size({**OPERATIONS[case.operation].intermediates(case), **bounds_of(case, outcome)}):
         flat = {name: np.asarray(v).reshape(-1)[:_ROWS] for name, v in columns.items()}
         cells = [[cell(v[i], name) for name, v in flat.items()] for i in range(len(next(iter(flat.values()))))]
         lines += raw(html_table(list(flat), cells, "worked"))
