@@ -5,6 +5,7 @@ Every rule stands in one place: formats and rounding in `formats` and `rounding`
 adapters in `lora` and `qlora`; error bounds of floating-point sums in `tracking` and `bounds`.
 """
 
+from qloracle.adapter_patterns import AdapterSettings, adapter_settings
 from qloracle.affine import QuantizedAffine, dequantize_affine, quantize_affine
 from qloracle.affine_scale import affine_parameters
 from qloracle.blocks import block_absmax
@@ -74,7 +75,7 @@ from qloracle.requantizing import merge_into_original, merge_requantize
 from qloracle.rounding import decode, encode, format_table, round_to
 from qloracle.symmetric import quantize_symmetric, symmetric_scale
 from qloracle.tables import CODEBOOKS
-from qloracle.targets import AdapterSettings, adapter_settings, select_targets
+from qloracle.targets import select_targets
 
 SPECIFICATION_VERSION = "0.2"
 

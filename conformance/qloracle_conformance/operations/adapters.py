@@ -5,13 +5,14 @@ from math import sqrt
 
 import numpy as np
 
+from qloracle.adapter_patterns import adapter_settings
 from qloracle.bounds.combine import combine_bound, concatenate_bound
 from qloracle.combining import combine_adapters, concatenate_adapters
 from qloracle.counting import count_parameters, trainable_biases
 from qloracle.formats import FLOAT32, Array, to_bits
 from qloracle.initialization import embedding_init, lora_init
 from qloracle.rounding import encode
-from qloracle.targets import adapter_settings, select_targets
+from qloracle.targets import select_targets
 from qloracle.tracking.interval import Interval, exact_input, interval, scaled
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Claim

@@ -29,7 +29,20 @@ PAGES = (
         "affine", "Affine quantization", ("affine", "affine_*", "symmetric", "observers", "fake_quant", "odd_products")
     ),
     Page("llm_int8", "LLM.int8()", ("llm_int8", "decomposition")),
-    Page("lora", "LoRA", ("lora", "embedding_lora", "initialization", "targets", "counting", "operands")),
+    Page(
+        "lora",
+        "LoRA",
+        (
+            "lora",
+            "embedding_lora",
+            "initialization",
+            "targets",
+            "adapter_patterns",
+            "module_names",
+            "counting",
+            "operands",
+        ),
+    ),
     Page("dora", "DoRA", ("dora", "dora_*")),
     Page("qlora", "QLoRA", ("qlora", "qdora", "quantized_*")),
     Page(

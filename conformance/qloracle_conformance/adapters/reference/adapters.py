@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from qloracle.adapter_patterns import adapter_settings
 from qloracle.combining import LoraAdapter, combine_adapters, concatenate_adapters
 from qloracle.counting import count_parameters, trainable_biases
 from qloracle.formats import Array
 from qloracle.initialization import embedding_init, lora_init
 from qloracle.rounding import encode
-from qloracle.targets import adapter_settings, select_targets
+from qloracle.targets import select_targets
 from qloracle_conformance.arrays import HostArray, host
 
 
