@@ -1,4 +1,4 @@
-"""Judging merges of adapters into weights and biases, safe merges, DoRA merges, and cycles of merges."""
+"""Judging merges of LoRA adapters into weights and biases, safe merges, and cycles of merges."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,10 +7,7 @@ from typing import Any
 import numpy as np
 
 from qloracle.bounds.cycles import merge_cycles_bound
-from qloracle.bounds.dora_merge import dora_merge_bound, dora_unmerge_bound
 from qloracle.bounds.merge import lora_merge_bound, merge_bias_bound
-from qloracle.dora import merged_rows, over_norms, row_norms
-from qloracle.dora_merging import MergedDora, unmerge_factor
 from qloracle.formats import Array, from_bits
 from qloracle.lora import lora_scale
 from qloracle.merge_operands import low_rank
@@ -178,67 +175,22 @@ def judge_bias(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
     return [sum_stage(case, outputs, "bias", arguments, value, bound)]
 
 
-def judge_dora_merge(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
-    """Judge the norms, and the weight merged with them."""
-    arguments = arguments_of(case, ("weight", "lora_a", "lora_b", "magnitude"))
-    d_out, fan = len(arguments["magnitude"]), arguments["fan_in_fan_out"]
-    norms = expect(outputs, 1, "norms", "float32", (d_out,))
-    merged, limits = dora_merge_bound(**arguments, roundings=claim.roundings)
-    with np.errstate(all="ignore"):
-        rows = _rows(arguments)
-        lengths = row_norms(rows)
-        value = over_norms(arguments["magnitude"].astype(np.float64), lengths)[:, np.newaxis] * rows
-    weight = sum_stage(case, outputs, "weight", arguments, lambda _: value.T if fan else value, lambda: merged)
-    if isinstance(norms, StageResult):
-        return [norms, weight]
-    if case.lattice:
-        return [lattice_stage("norms", norms, lengths), weight]
-    return [bound_stage("norms", norms, lengths, limits), weight]
-
-
-def _rows(arguments: Arguments) -> Array:
-    w, a, b = (arguments[n].astype(np.float64) for n in ("weight", "lora_a", "lora_b"))
-    scale = lora_scale(arguments["alpha"], len(a), rank_stabilized=arguments["rank_stabilized"])
-    return merged_rows(w.T if arguments["fan_in_fan_out"] else w, a, b, scale)
-
-
-def judge_dora_unmerge(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult]:
-    """Judge the weight from which a DoRA adapter was taken out, given the norms of the merge."""
-    arguments = arguments_of(case, ("weight", "lora_a", "lora_b", "magnitude"))
-    norms, fan = case.array("norms").items, arguments["fan_in_fan_out"]
-
-    def value(changed: Arguments) -> Array:
-        factor = unmerge_factor(norms, changed["magnitude"], len(norms), None)
-        stored = changed["weight"].astype(np.float64)
-        with np.errstate(all="ignore"):
-            scaled: Array = factor * stored if fan else factor[:, np.newaxis] * stored
-            total: Array = scaled + merged_value({**changed, "weight": np.zeros_like(stored)}, -1.0)
-        return total
-
-    def bound() -> Interval:
-        state = MergedDora(arguments["weight"], norms)
-        rest = {n: v for n, v in arguments.items() if n != "weight"}
-        return dora_unmerge_bound(state, **rest, roundings=claim.roundings)
-
-    return [sum_stage(case, outputs, "weight", arguments, value, bound)]
-
-
 def merge_intermediates(case: Case) -> dict[str, Array]:
     """Return what `explain` prints: the weight, its change, their sum."""
     arguments = arguments_of(case)
-    return {"W": arguments["weight"], "s B A": _change(arguments), "W + s B A": merged_value(arguments)}
+    return {"W": arguments["weight"], "s B A": change_of(arguments), "W + s B A": merged_value(arguments)}
 
 
 def unmerge_intermediates(case: Case) -> dict[str, Array]:
     """Return what `explain` prints: the merged weight, the change to take out, their difference."""
     arguments = arguments_of(case)
-    return {"W": arguments["weight"], "s B A": _change(arguments), "W - s B A": merged_value(arguments, -1.0)}
+    return {"W": arguments["weight"], "s B A": change_of(arguments), "W - s B A": merged_value(arguments, -1.0)}
 
 
 def cycles_intermediates(case: Case) -> dict[str, Array]:
     """Return what `explain` prints: the weight after every merge and unmerge, or the first few and the last ones."""
     arguments, dtype, cycles = arguments_of(case), case.array("weight").dtype, case.options["cycles"]
-    shown = {"W": arguments["weight"], "s B A": _change(arguments)}
+    shown = {"W": arguments["weight"], "s B A": change_of(arguments)}
     state = from_bits(encode(arguments["weight"], dtype), dtype)
     options = {n: arguments[n] for n in ("alpha", "rank_stabilized", "fan_in_fan_out")}
     for cycle in range(1, cycles + 1):
@@ -260,44 +212,6 @@ def bias_intermediates(case: Case) -> dict[str, Array]:
     return {"s": np.asarray(scale), "base_bias": bias, "lora_bias": change, "s b_B": part, total[0]: total[1]}
 
 
-def _change(arguments: Arguments) -> Array:
+def change_of(arguments: Arguments) -> Array:
     """Return s B A as it is added to the stored weight."""
     return merged_value({**arguments, "weight": np.zeros_like(arguments["weight"])})
-
-
-def dora_intermediates(case: Case) -> dict[str, Array]:
-    """Return what `explain` prints: the rows of V, their norms, the magnitudes."""
-    arguments = arguments_of(case, ("weight", "lora_a", "lora_b", "magnitude"))
-    rows = _rows(arguments)
-    norms, magnitude, fan = row_norms(rows), arguments["magnitude"], arguments["fan_in_fan_out"]
-    with np.errstate(all="ignore"):
-        gain = over_norms(magnitude.astype(np.float64), norms)
-        merged = gain[:, np.newaxis] * rows
-    return {
-        "W + s B A": rows.T if fan else rows,
-        "norm": norms,
-        "magnitude": magnitude,
-        "magnitude/norm": gain,
-        "(magnitude/norm) (W + s B A)": merged.T if fan else merged,
-    }
-
-
-def dora_unmerge_intermediates(case: Case) -> dict[str, Array]:
-    """Return what `explain` prints: norms over magnitudes, the merged weight times them, s B A, their difference."""
-    arguments = arguments_of(case, ("weight", "lora_a", "lora_b", "magnitude"))
-    norms, magnitude, fan = case.array("norms").items, arguments["magnitude"], arguments["fan_in_fan_out"]
-    factor = unmerge_factor(norms, magnitude, len(norms), None)
-    with np.errstate(all="ignore"):
-        stored = arguments["weight"].astype(np.float64)
-        scaled = factor * stored if fan else factor[:, np.newaxis] * stored
-        change = _change(arguments)
-        left = scaled - change
-    return {
-        "merged W": arguments["weight"],
-        "norm": norms,
-        "magnitude": magnitude,
-        "norm/magnitude": factor,
-        "(norm/magnitude) merged W": scaled,
-        "s B A": change,
-        "less s B A": left,
-    }

@@ -5,6 +5,7 @@ from typing import Any
 from qloracle_conformance.generators import dora_merging
 from qloracle_conformance.generators import merging as inputs
 from qloracle_conformance.generators.restoring import families
+from qloracle_conformance.operations import dora_merging as dora_judges
 from qloracle_conformance.operations import merging as judges
 from qloracle_conformance.operations.operation import Operation
 
@@ -24,9 +25,9 @@ def operations() -> list[Operation]:
         Operation("bias.merge", "merge_bias", 1, {"bias": "lora.merge_bias"}, judges.judge_bias,
                   families(inputs.bias_case, inputs.BIAS_FAMILIES), judges.bias_intermediates, strictest="bound",
                   bound="bounds.merge"),
-        _dora("dora.merge", {"norms": "dora.norm", "weight": "dora.merge"}, judges.judge_dora_merge, outputs=2),
-        _dora("dora.unmerge", {"weight": "dora.unmerge"}, judges.judge_dora_unmerge, outputs=1, without="specials",
-              shown=judges.dora_unmerge_intermediates),
+        _dora("dora.merge", {"norms": "dora.norm", "weight": "dora.merge"}, dora_judges.judge_dora_merge, outputs=2),
+        _dora("dora.unmerge", {"weight": "dora.unmerge"}, dora_judges.judge_dora_unmerge, outputs=1, without="specials",
+              shown=dora_judges.dora_unmerge_intermediates),
     ]  # fmt: skip
 
 
@@ -40,7 +41,7 @@ def _merge(
 
 
 def _dora(name: str, stages: dict[str, str], judge: Any, outputs: int, without: str = "",
-          shown: Any = judges.dora_intermediates) -> Operation:  # fmt: skip
+          shown: Any = dora_judges.dora_intermediates) -> Operation:  # fmt: skip
     chosen = tuple(family for family in dora_merging.FAMILIES if family != without)
     made = families(dora_merging.dora_case, chosen, operation=name)
     return Operation(name, name.replace(".", "_"), outputs, stages, judge, made, shown,
