@@ -12,7 +12,7 @@ import numpy as np
 
 from qloracle.decoding import decoded
 from qloracle.directions import Position
-from qloracle.formats import FLOAT32, FLOAT64, FORMATS, Array, Format, format_of, to_bits
+from qloracle.formats import FLOAT32, FLOAT64, FORMATS, Array, Format, format_named, format_of, to_bits
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ def reader_of(values: Array, source: str | None, target: Format, tells_beyond: i
         return integers, lambda part, random: float_positions(
             part.astype(np.float64).view(np.uint64), FLOAT64, target, tells_beyond, random
         ), 8  # fmt: skip
+    if source is not None:
+        format_named(source, "source")
     floats = ", ".join(FORMATS)
     named = format_of(values, source, "values", f"an array of {floats}, or integers, or bit patterns with source=")
     words = to_bits(values, source)

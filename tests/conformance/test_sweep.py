@@ -209,6 +209,7 @@ def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
         (("--to", "float16", "--against", "nomodule:f"), "needs the module 'nomodule'"),
         (("--to", "float16", "--against", "nothing"), "got 'nothing'; torch is the library, --against qloracle_gpu"),
         (("--to", "float16", "--against", "numpy", "--state", "no/x"), "--state no/x: there is no folder no"),
+        (("--to", "float16", "--against", "numpy", "--report", "no/x"), "--report no/x: there is no folder no"),
         (
             ("--to", "float16", "--against", "numpy", "--state", "unitless.json"),
             "it lacks the sweep that it belongs to",

@@ -148,6 +148,7 @@ def test_the_result_does_not_depend_on_length_or_alignment(length: int) -> None:
         (lambda: encode([1.5], "bfloat16"), ArgumentTypeError, "^values must be a NumPy array, got list$"),  # type: ignore[arg-type]
         (lambda: encode(np.array([True]), "bfloat16"), ArgumentTypeError, "^values must be .*, got bool$"),
         (lambda: encode(np.zeros(1), "int4"), ArgumentValueError, "^fmt must be one of .*, got 'int4'$"),
+        (lambda: encode(np.zeros(1, np.uint8), "float16", source="int4"), ArgumentValueError, "^source must be one of"),
         (lambda: encode(np.zeros(1), "float16", rounding="up"), ArgumentValueError, "^rounding must .*, got 'up'$"),
         (lambda: encode(np.zeros(1), "float16", overflow="trap"), ArgumentValueError, "^overflow .*, got 'trap'$"),
         (lambda: decode(np.zeros(1, np.int8)), ArgumentTypeError, "^bits must be .*, got int8$"),

@@ -62,7 +62,9 @@ def sweep(settings: Settings, console: Console, progress_console: Console) -> in
     identity = {**asdict(chosen), **version, "first": first, "last": last, "unit": UNIT,
                 "source": reference_digest()}  # fmt: skip
     path = settings.state or Path(f"sweep-{chosen.to}-{settings.against.replace(':', '.')}.state.json")
-    require_place(path)
+    require_place("--state", path)
+    if settings.report:
+        require_place("--report", settings.report)
     done = load(path, identity, resume=settings.resume)
     units = len(range(first, last + 1, UNIT))
     earlier = len(done)

@@ -22,8 +22,8 @@ def reference_digest() -> str:
     return digest.hexdigest()
 
 
-def require_place(path: Path) -> None:
-    """Require that a state can be written there: a mistyped folder is not made.
+def require_place(option: str, path: Path) -> None:
+    """Require that a file can be written there: a mistyped folder is not made, nor found out after a long run.
 
     Raises
     ------
@@ -31,9 +31,9 @@ def require_place(path: Path) -> None:
         If its folder does not exist, or it is a folder itself.
     """
     if not path.parent.is_dir():
-        raise UsageError(f"--state {path}: there is no folder {path.parent}")
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
     if path.is_dir():
-        raise UsageError(f"--state {path} is a folder")
+        raise UsageError(f"{option} {path} is a folder")
 
 
 def save(path: Path, identity: dict[str, Any], done: dict[int, UnitResult]) -> None:
