@@ -42,7 +42,7 @@ def in_source(random: np.random.Generator, reals: Array, source: str) -> HostArr
         return moved(rounded(np.minimum(reals, largest), source), step)
     info = np.iinfo(source)
     whole = np.rint(np.minimum(reals, 2.0 ** (info.bits - 1) - 2.0 ** max(info.bits - 54, 0))).astype(np.int64)
-    return host(np.clip(whole + step, 0, info.max).astype(source))
+    return host(np.clip(whole + step, 0, min(info.max, np.iinfo(np.int64).max)).astype(source))
 
 
 def either_sign(random: np.random.Generator, values: HostArray, fmt: str) -> HostArray:
