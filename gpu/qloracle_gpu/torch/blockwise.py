@@ -20,9 +20,12 @@ from qloracle_gpu.torch.blocks import (
 )
 from qloracle_gpu.torch.codebooks import codebook_named, device_codebook
 from qloracle_gpu.torch.formats import NAMES, dtype_named, require_dtype, require_tensor_format
+from qloracle_gpu.torch.kernels.availability import kernels_run_on
 from qloracle_gpu.torch.nearest import write_nearest_codes
 from qloracle_gpu.torch.packing import pack_valid_codes, require_packed
 from qloracle_gpu.torch.pieces import piece_size, spans, work_through
+
+LARGEST_BLOCK = 4096  # that a kernel takes whole
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,20 @@ def quantize_blockwise(x: Tensor, *, codebook: str | Codebook = "nf4", block_siz
     """
     table, block_size = codebook_named(codebook), require_positive_integer("block_size", block_size)
     values = require_tensor_format("x", x)
-    flat = values.reshape(-1)
+    data, absmax = _quantized(values.reshape(-1), table, block_size)
+    return QuantizedBlocks(data, absmax, codebook, block_size, tuple(values.shape), NAMES[values.dtype])
+
+
+def _quantized(flat: Tensor, table: Codebook, block_size: int) -> tuple[Tensor, Tensor]:
+    """Return stored codes and absmax of a 1-d tensor."""
+    packed = table.code_bits == 4
+    if kernels_run_on(flat.device.type) and block_size <= LARGEST_BLOCK and not (packed and block_size % 2):
+        from qloracle_gpu.torch.kernels.blockwise import quantize_flat
+
+        return quantize_flat(flat.contiguous(), table, block_size, NAMES[flat.dtype])
     absmax = block_absmax(flat, block_size)
     codes = nearest_block_codes(flat, absmax, table, block_size)
-    data = pack_valid_codes(codes, table.zero_code) if table.code_bits == 4 else codes
-    return QuantizedBlocks(data, absmax, codebook, block_size, tuple(values.shape), NAMES[values.dtype])
+    return (pack_valid_codes(codes, table.zero_code) if packed else codes), absmax
 
 
 def nearest_block_codes(flat: Tensor, absmax: Tensor, codebook: Codebook, block_size: int) -> Tensor:
@@ -131,6 +143,13 @@ def dequantize_blockwise(quantized: QuantizedBlocks, *, dtype: str | None = None
         reject_value("data", f"{size} codes for shape {quantized.shape}", data.numel())
     tables = device_codebook(table, data.device)
     values = torch.empty(size, dtype=target, device=data.device)
+    if kernels_run_on(data.device.type):
+        from qloracle_gpu.torch.kernels.blockwise import dequantize_flat
+
+        packed = table.code_bits == 4
+        flat, scales = data.contiguous(), absmax.contiguous()
+        dequantize_flat(flat, scales, tables.entries, block_size, values, NAMES[target], packed=packed)
+        return values.view(quantized.shape)
     write_values(StoredCodes(data, tables.entries, tables.pairs), absmax, block_size, values)
     return values.view(quantized.shape)
 

@@ -11,6 +11,7 @@ from qloracle.tables import CODEBOOKS
 from qloracle_conformance import Backend, Claim, Roundings
 from qloracle_conformance.adapters.torch_arrays import LAYOUTS, Placer, environment, fetch
 from qloracle_gpu.torch.codebooks import codebook_named, device_codebook
+from qloracle_gpu.torch.kernels.availability import kernels_of
 from qloracle_gpu.torch.packing import STORAGES
 
 Tensor = torch.Tensor
@@ -58,7 +59,8 @@ def backend(device: str = "cpu") -> Backend:
         for name in (*EXACT, *SUMS)
     )
     ops: dict[str, Callable[..., Any]] = {**OPS, "codebook_entries": partial(_codebook_entries, device=placer.device)}
-    return Backend("torch", torch.__version__, placer.place, fetch, ops, claims, environment(placer.device))
+    around = {**environment(placer.device), "kernels": kernels_of(placer.device.type)}
+    return Backend("torch", torch.__version__, placer.place, fetch, ops, claims, around)
 
 
 def _decode(bits: Tensor, *, dtype: str) -> Tensor:  # noqa: ARG001  # float32 is the only claim

@@ -1,0 +1,38 @@
+"""Numerics of single elements, as kernels use them: bits to numbers, numbers to bits, magnitudes."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def magnitude_bits(x):
+    """Return the bits of |x|, x float32, as int32: their order is that of the magnitudes, NaN above infinity."""
+    return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit
+def bfloat16_bits(x):
+    """Return RN_bfloat16 of float32 as uint16; every NaN stays one."""
+    bits = x.to(tl.uint32, bitcast=True)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return tl.where((bits & 0x7FFFFFFF) > 0x7F800000, (bits >> 16) | 0x40, rounded).to(tl.uint16)
+
+
+@triton.jit
+def widened(raw, FORMAT: tl.constexpr):
+    """Return float32 of what was loaded: bfloat16 comes as its bits, the others as they are."""
+    if FORMAT == "bfloat16":
+        return (raw.to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+    else:
+        return raw.to(tl.float32)
+
+
+@triton.jit
+def narrowed(x, FORMAT: tl.constexpr):
+    """Return what to store for float32: bfloat16 as its bits, the others as they are."""
+    if FORMAT == "bfloat16":
+        return bfloat16_bits(x)
+    elif FORMAT == "float16":
+        return x.to(tl.float16)
+    else:
+        return x
