@@ -10,13 +10,11 @@ stands in the table as the nearest float32, off by 2^−24. Both together are be
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qloracle.codebooks import Codebook
 from qloracle.errors import reject_value
-from qloracle.formats import Array
 
 MARGIN = 2.0**-21
 NO_MIDPOINT = 2.0  # no quotient comes near it
@@ -45,38 +43,43 @@ def cell_table(codebook: Codebook, device: torch.device) -> CellTable:
     ArgumentValueError
         If two midpoints are too near each other for a table of modest size.
     """
-    midpoints = np.array(codebook.midpoints, np.float64)
-    order = np.array(codebook.value_order, np.uint8)
-    nonzero = np.abs(midpoints[midpoints != 0])
-    lowest = np.float32(nonzero.min() / 4 if nonzero.size else 0.25)
-    for shift in range(22, 22 - _MOST_BITS, -1):
-        first = int(lowest.view(np.int32)) >> shift
-        count = (int(np.float32(1).view(np.int32)) >> shift) - first + 1
-        cells = _cells(midpoints, shift, first, count)
-        if cells is not None:
-            break
-    else:
-        reject_value("codebook", f"a table whose midpoints differ in their first {_MOST_BITS} bits", codebook.name)
-    on_device = [torch.from_numpy(array).to(device) for array in (cells, midpoints, order)]
-    ordered = np.array_equal(order, np.arange(len(order)))
-    return CellTable(on_device[0], on_device[1], on_device[2], shift, first, count, ordered)
+    with torch.device("cpu"):
+        midpoints = torch.tensor(codebook.midpoints, dtype=torch.float64)
+        order = torch.tensor(codebook.value_order).to(torch.uint8)
+        nonzero = midpoints[midpoints != 0].abs()
+        lowest = float(nonzero.min()) / 4 if nonzero.numel() else 0.25
+        for shift in range(22, 22 - _MOST_BITS, -1):
+            first = _pattern(lowest) >> shift
+            count = (_pattern(1.0) >> shift) - first + 1
+            cells = _cells(midpoints, shift, first, count)
+            if cells is not None:
+                break
+        else:
+            reject_value("codebook", f"a table whose midpoints differ in their first {_MOST_BITS} bits", codebook.name)
+        ordered = torch.equal(order, torch.arange(len(order), dtype=torch.uint8))
+    return CellTable(cells.to(device), midpoints.to(device), order.to(device), shift, first, count, ordered)
 
 
-def _cells(midpoints: Array, shift: int, first: int, count: int) -> Array | None:
+def _pattern(value: float) -> int:
+    """Return the bits of a number that is rounded to float32."""
+    return int(torch.tensor(value, dtype=torch.float32).view(torch.int32))
+
+
+def _cells(midpoints: Tensor, shift: int, first: int, count: int) -> Tensor | None:
     """Return the cells of both signs, or None if one of them meets two midpoints."""
-    edges = ((np.arange(count + 1, dtype=np.int32) + first) << shift).view(np.float32).astype(np.float64)
-    low, high = edges[:-1].copy(), edges[1:].copy()
+    numbers = torch.arange(first, first + count + 1, dtype=torch.int32)
+    edges = (numbers << shift).view(torch.float32).to(torch.float64)
+    low, high = edges[:-1].clone(), edges[1:].clone()
     low[0], high[-1] = 0.0, 2.0  # the lowest cell begins at zero, the highest takes what is rounded beyond one
     low, high = low * (1 - MARGIN), high * (1 + MARGIN)
-    ends = [(low, high), (-high, -low)]
-    table = np.empty(2 * count, np.int64)
-    for sign, (start, stop) in enumerate(ends):
-        below = np.searchsorted(midpoints, start, side="left")
-        met = np.searchsorted(midpoints, stop, side="right") - below
-        if met.max() > 1:
+    padded = torch.cat([midpoints, torch.tensor([NO_MIDPOINT], dtype=torch.float64)])
+    signs = []
+    for start, stop in ((low, high), (-high, -low)):
+        below = torch.searchsorted(midpoints, start, right=False)
+        met = torch.searchsorted(midpoints, stop, right=True) - below
+        if int(met.max()) > 1:
             return None
-        padded = np.append(midpoints, NO_MIDPOINT)
-        boundary = np.where(met == 1, padded[below], NO_MIDPOINT).astype(np.float32)
-        bits = boundary.view(np.uint32).astype(np.int64)
-        table[sign * count : (sign + 1) * count] = below.astype(np.int64) << 32 | bits
-    return table
+        boundary = torch.where(met == 1, padded[below], NO_MIDPOINT).to(torch.float32)
+        bits = boundary.view(torch.int32).to(torch.int64) & 0xFFFFFFFF
+        signs.append(below << 32 | bits)
+    return torch.cat(signs)
