@@ -93,8 +93,9 @@ def row_norms(rows: Array) -> Array:
     largest = np.max(np.abs(rows), axis=1, initial=0.0)
     exponent = np.frexp(np.where(np.isfinite(largest), largest, 1.0))[1]
     with np.errstate(invalid="ignore"):
-        scaled = np.ldexp(rows, -exponent[:, np.newaxis])
-        norms: Array = np.ldexp(np.sqrt(np.sum(scaled * scaled, axis=1)), exponent)
+        squares = np.ldexp(rows, -exponent[:, np.newaxis])
+        np.square(squares, out=squares)
+        norms: Array = np.ldexp(np.sqrt(np.sum(squares, axis=1)), exponent)
     return norms
 
 

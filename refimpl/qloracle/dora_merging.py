@@ -10,15 +10,16 @@ Sources: Liu et al. 2024, "DoRA", section 4.1 (merging leaves no extra cost at i
 norms in a cache.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from qloracle.dora import merged_rows, over_norms, row_norms
+from qloracle.blocks import CHUNK
+from qloracle.dora import over_norms, row_norms
 from qloracle.errors import reject_value, require_flag, require_record
-from qloracle.formats import Array, format_of
-from qloracle.lora import lora_scale
-from qloracle.merge_operands import low_rank, merge_operands, real_values, require_finite
+from qloracle.formats import Array, format_named, format_of
+from qloracle.merge_operands import change_of, real_values, require_finite
 from qloracle.records import require_fields
 from qloracle.rounding import round_to
 
@@ -81,15 +82,19 @@ def dora_merge(
     >>> merged.weight.tolist(), merged.norms.tolist()
     ([[6.0, 8.0], [0.0, 0.0]], [5.0, 0.0])
     """
-    w64, a64, b64 = merge_operands(weight, lora_a, lora_b, fan_in_fan_out=fan_in_fan_out, fmt=fmt)
-    rows = merged_rows(w64, a64, b64, lora_scale(alpha, len(a64), rank_stabilized=rank_stabilized))
-    norms = row_norms(rows)
-    gain = over_norms(real_magnitude(magnitude, len(w64), fmt), norms)
-    with np.errstate(invalid="ignore", over="ignore"):
-        merged = gain[:, np.newaxis] * rows
-        single = norms.astype(np.float32)
+    change = change_of(weight, lora_a, lora_b, alpha=alpha, rank_stabilized=rank_stabilized,
+                       fan_in_fan_out=fan_in_fan_out, fmt=fmt)  # fmt: skip
+    m64, single = real_magnitude(magnitude, len(change), fmt), np.empty(len(change), np.float32)
     name = format_of(weight, fmt, "weight").name
-    stored = stored_as(merged, name, fan_in_fan_out=fan_in_fan_out)
+    stored = np.empty(weight.shape, format_named(name).carrier)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for rows in _row_pieces(change.shape):
+            merged = change[rows]
+            merged += _rows_of(weight, rows, fmt, fan_in_fan_out=fan_in_fan_out)
+            norms = row_norms(merged)
+            single[rows] = norms.astype(np.float32)
+            merged *= over_norms(m64[rows], norms)[:, np.newaxis]
+            _store(stored, rows, merged, name, fan_in_fan_out=fan_in_fan_out)
     if require_flag("safe", safe):
         require_finite(stored, name, "the merged weight")
     return MergedDora(stored, single)
@@ -139,13 +144,19 @@ def dora_unmerge(
     [[0.0, 4.0], [0.0, 0.0]]
     """
     require_record("merged", merged, MergedDora)
-    w64, a64, b64 = merge_operands(merged.weight, lora_a, lora_b, fan_in_fan_out=fan_in_fan_out, fmt=fmt)
-    factor = unmerge_factor(merged.norms, magnitude, len(w64), fmt)
-    scale = lora_scale(alpha, len(a64), rank_stabilized=rank_stabilized)
+    weight = merged.weight
+    change = change_of(weight, lora_a, lora_b, alpha=alpha, rank_stabilized=rank_stabilized,
+                       fan_in_fan_out=fan_in_fan_out, fmt=fmt)  # fmt: skip
+    factor = unmerge_factor(merged.norms, magnitude, len(change), fmt)
+    name = format_of(weight, fmt, "weight").name
+    stored = np.empty(weight.shape, format_named(name).carrier)
     with np.errstate(invalid="ignore", over="ignore"):
-        rows = factor[:, np.newaxis] * w64 - scale * low_rank(a64, b64)
-    name = format_of(merged.weight, fmt, "weight").name
-    return stored_as(rows, name, fan_in_fan_out=fan_in_fan_out)
+        for rows in _row_pieces(change.shape):
+            real = _rows_of(weight, rows, fmt, fan_in_fan_out=fan_in_fan_out)
+            real *= factor[rows, np.newaxis]
+            real -= change[rows]
+            _store(stored, rows, real, name, fan_in_fan_out=fan_in_fan_out)
+    return stored
 
 
 def unmerge_factor(norms: Array, magnitude: Array, d_out: int, fmt: str | None) -> Array:
@@ -168,6 +179,20 @@ def real_magnitude(magnitude: Array, d_out: int, fmt: str | None) -> Array:
     return real
 
 
-def stored_as(rows: Array, fmt: str, *, fan_in_fan_out: bool) -> Array:
-    """Return RN_fmt of a weight in the orientation in which it is stored."""
-    return np.asarray(round_to(np.ascontiguousarray(rows.T if fan_in_fan_out else rows), fmt))
+def _row_pieces(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield whole rows, together at most `CHUNK` elements or else one row: a norm needs all of it."""
+    together = max(CHUNK // max(shape[1], 1), 1)
+    for start in range(0, shape[0], together):
+        yield slice(start, min(start + together, shape[0]))
+
+
+def _rows_of(weight: Array, rows: slice, fmt: str | None, *, fan_in_fan_out: bool) -> Array:
+    return real_values(weight[:, rows], fmt, "weight").T if fan_in_fan_out else real_values(weight[rows], fmt, "weight")
+
+
+def _store(stored: Array, rows: slice, values: Array, fmt: str, *, fan_in_fan_out: bool) -> None:
+    """Write RN_fmt of some rows in the orientation in which the weight is stored."""
+    if fan_in_fan_out:
+        stored[:, rows] = round_to(np.ascontiguousarray(values.T), fmt)
+    else:
+        stored[rows] = round_to(values, fmt)

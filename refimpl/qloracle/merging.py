@@ -10,10 +10,12 @@ Clauses: ``[lora.merge]``, ``[lora.unmerge]``, ``[lora.merge_safe]``, ``[lora.me
 Source: Hu et al. 2021, "LoRA", section 4.1; the ``merge`` and ``unmerge`` of the PEFT library.
 """
 
+import numpy as np
+
 from qloracle.errors import require_flag
 from qloracle.formats import Array, format_of
 from qloracle.lora import lora_scale
-from qloracle.merge_operands import bias_operands, low_rank, merge_operands, require_finite, rounded_sum
+from qloracle.merge_operands import bias_operands, change_of, require_finite, rounded_sum
 
 
 def lora_merge(
@@ -72,10 +74,10 @@ def lora_merge(
     array([[1., 2., 3.],
            [3., 6., 9.]], dtype=float32)
     """
-    real, a64, b64 = merge_operands(weight, lora_a, lora_b, fan_in_fan_out=fan_in_fan_out, fmt=fmt)
-    scale = lora_scale(alpha, len(a64), rank_stabilized=rank_stabilized)
+    change = change_of(weight, lora_a, lora_b, alpha=alpha, rank_stabilized=rank_stabilized,
+                       fan_in_fan_out=fan_in_fan_out, fmt=fmt)  # fmt: skip
     name = format_of(weight, fmt, "weight").name
-    merged = rounded_sum(real, scale, low_rank(a64, b64), name, transpose=fan_in_fan_out)
+    merged = rounded_sum(weight, fmt, change, name, transpose=fan_in_fan_out)
     if require_flag("safe", safe):
         require_finite(merged, name, "the merged weight")
     return merged
@@ -124,10 +126,11 @@ def lora_unmerge(
     >>> lora_unmerge(lora_merge(3 * one, one, 2 * one, alpha=16), one, 2 * one, alpha=16)
     array([[3.]], dtype=float32)
     """
-    real, a64, b64 = merge_operands(weight, lora_a, lora_b, fan_in_fan_out=fan_in_fan_out, fmt=fmt)
-    scale = lora_scale(alpha, len(a64), rank_stabilized=rank_stabilized)
+    change = change_of(weight, lora_a, lora_b, alpha=alpha, rank_stabilized=rank_stabilized,
+                       fan_in_fan_out=fan_in_fan_out, fmt=fmt)  # fmt: skip
+    np.negative(change, out=change)
     name = format_of(weight, fmt, "weight").name
-    return rounded_sum(real, -scale, low_rank(a64, b64), name, transpose=fan_in_fan_out)
+    return rounded_sum(weight, fmt, change, name, transpose=fan_in_fan_out)
 
 
 def merge_bias(
@@ -175,6 +178,8 @@ def merge_bias(
     >>> merge_bias(np.array([1], np.float32), np.array([3], np.float32), alpha=32, rank=8)
     array([13.], dtype=float32)
     """
-    real, added = bias_operands(bias, lora_bias, fmt)
+    _, added = bias_operands(bias, lora_bias, fmt)
     scale = lora_scale(alpha, rank, rank_stabilized=rank_stabilized)
-    return rounded_sum(real, -scale if unmerge else scale, added, format_of(bias, fmt, "bias").name)
+    with np.errstate(invalid="ignore", over="ignore"):
+        change = (-scale if unmerge else scale) * added
+    return rounded_sum(bias, fmt, change, format_of(bias, fmt, "bias").name)

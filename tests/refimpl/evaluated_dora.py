@@ -46,9 +46,10 @@ class Steps:
         keep = np.zeros(()) if case.dropout == 1 else self.rnd(1 / self.rnd(1 - self.rnd(np.array(case.dropout))))
         self.keep = np.ones(()) if case.mask is None else case.mask * keep
         self.dropped = self.cuts["dropped"](self.rnd(self.x * self.keep))
-        self.merged = self.cuts["norm"](self.rnd(self.w + self.rnd(self.s * self.sum(products(self.b, self.a)))))
+        change = self.adapter(self.s * self.adapter(self.sum(products(self.b, self.a))))
+        self.merged = self.cuts["norm"](self.rnd(self.w + change))
         self.n = self.cuts["norm"](self.norms())
-        self.g = self.over_norm(self.m)
+        self.g = self.cuts["norm"](self.over_norm(self.m))
         self.less_one = self.cuts["norm"](self.rnd(self.g - 1))
 
     def sum(self, addends: Addends) -> Array:
@@ -65,8 +66,8 @@ class Steps:
     def over_norm(self, values: Array) -> Array:
         n = np.where(self.n == 0, np.inf, self.n)
         if self.plan.gain == "quotient":
-            return self.cuts["norm"](self.rnd(values / n))
-        return self.cuts["norm"](self.rnd(values * self.rnd(1 / n)))
+            return self.rnd(values / n)
+        return self.rnd(values * self.rnd(1 / n))
 
     def low(self) -> Array:
         hidden = self.cuts["intermediate"](self.sum(products(self.dropped, self.a.T)))
@@ -81,7 +82,7 @@ class Steps:
 
 def forward(case: Case, magnitude: Array, plan: DoraPlan, declared: Roundings) -> Array:
     do = Steps(case, magnitude, plan, declared)
-    narrow = "float32" not in (declared.base, declared.adapter, declared.norm)
+    narrow = (declared.base, declared.adapter, declared.norm) != ("float32",) * 3
     style = "terms" if case.mask is not None or narrow else plan.style
     if style == "merged":
         return do.rnd(do.rnd(do.g * do.sum(products(do.x, do.merged.T))) + do.bias)
@@ -109,7 +110,7 @@ def backward(case: Case, magnitude: Array, plan: DoraPlan, declared: Roundings) 
         "x": do.rnd(do.base(do.sum(products(do.dy, do.w))) + through),
         "lora_a": do.rnd(do.s * do.sum(products(back.T, do.dropped))),
         "lora_b": do.sum(products(do.adapter(do.s * gained).T, hidden)),
-        "magnitude": do.over_norm(do.adapter(do.sum([(row, one) for row in do.adapter(do.dy * merged)]))),
+        "magnitude": do.adapter(do.over_norm(do.adapter(do.sum([(row, one) for row in do.adapter(do.dy * merged)])))),
         "bias": do.sum([(row, one) for row in do.dy]),
     }
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from qloracle import decode, dora_forward, dora_merge, dora_norm, dora_unmerge, encode, lora_forward
-from qloracle.bounds.dora_merge import dora_merge_bound, dora_unmerge_bound
+from qloracle.bounds.dora_merge import dora_merge_bound
+from qloracle.bounds.dora_unmerge import dora_unmerge_bound
 from qloracle.dora_merging import MergedDora
 from qloracle.errors import ArgumentTypeError, ArgumentValueError
 from qloracle.formats import Array

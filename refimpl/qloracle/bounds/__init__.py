@@ -1,8 +1,8 @@
 """Which results of a floating-point sum are allowed: those that some order of evaluation gives.
 
 One module for each rule that has a sum, named after the module of the rule; merges stand in `merge`, `dora_merge`,
-`cycles`, `requantize` and `combine`. The common derivation stands in `tracking`; what an implementation declares, in
-`tracking.roundings`.
+`dora_unmerge`, `cycles`, `requantize` and `combine`. The common derivation stands in `tracking`; what an implementation
+declares, in `tracking.roundings`.
 """
 
 from qloracle.bounds.adamw import adamw_moments_bound
@@ -11,7 +11,8 @@ from qloracle.bounds.combine import combine_bound, concatenate_bound
 from qloracle.bounds.cycles import merge_cycles_bound, requantize_cycles_bound
 from qloracle.bounds.dora import dora_forward_bound
 from qloracle.bounds.dora_backward import dora_backward_bound
-from qloracle.bounds.dora_merge import dora_merge_bound, dora_unmerge_bound
+from qloracle.bounds.dora_merge import dora_merge_bound
+from qloracle.bounds.dora_unmerge import dora_unmerge_bound
 from qloracle.bounds.embedding import embedding_lora_backward_bound, embedding_lora_forward_bound
 from qloracle.bounds.int8_linear import weight_only_backward_bound, weight_only_forward_bound
 from qloracle.bounds.llm_int8 import llm_int8_forward_bound

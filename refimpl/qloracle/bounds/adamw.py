@@ -8,12 +8,16 @@ exp(±n·u). Hyperparameters are real numbers. An implementation rounds them onc
     1 − β     costs  [β rounded]·u_h·β/(1 − β) + u_h + u
     1 − β^t   costs  ([β rounded]·t + max(t, 4))·u_h·β^t/(1 − β^t) + u_h + u     (a power by t products, or in 4 units)
 
+and where it lies below the normal range of the accumulation format, x = η₀/(1 − β) of itself besides: at most a factor
+exp(x) as a weight, 1/(1 − x) as a divisor. A β that small is off by η₀, times the old moment.
 With float32 hyperparameters and β = 0.999 that is a thousand roundings; with float64 ones, the default, a single one.
 The bounds hold for moments as weighted sums or as m + (1 − β)·(g − m), for β < 1/2 as g − β·(g − m); for bias
 corrections that divide the moments, or are folded into lr and eps (lr·√(1 − β₂^t)/(1 − β₁^t), eps·√(1 − β₂^t)), or into
 the roots; for division or multiplication by a reciprocal; with or without fused multiply-adds; for p·(1 − lr·wd)
 or p − lr·wd·p.
 """
+
+from math import inf, log1p
 
 import numpy as np
 
@@ -49,7 +53,8 @@ def adamw_moments_bound(
     Returns
     -------
     tuple of two Interval
-        For m' and v', the rounding of the result itself included. Not judged where g² or a difference could overflow.
+        For m' and v', the rounding of the result itself included. Not judged where g² or a difference could overflow,
+        or an infinity meets itself in m + (1 − β)·(g − m) or g − β·(g − m), which then give NaN.
 
     Notes
     -----
@@ -76,11 +81,11 @@ def adamw_moments_bound(
             cost = weight_cost(beta, work, roundings)
             magnitude = max(beta, (1 - beta) * (cost > 0)) * size + (1 - beta) * addend
             exponent = count * work.unit_roundoff + cost
-            under = np.where(magnitude > 0, products * work.half_smallest_subnormal, 0.0)
+            under = np.where(magnitude > 0, (products + size * (beta > 0)) * work.half_smallest_subnormal, 0.0)
             radius = radius_around(value, np.expm1(exponent) * magnitude + under)
             fits = (size + addend) * (1 + 2.0**-16) < work.largest_finite
             radius = np.where(kept, 0.0, radius)
-            judged = fits | kept | ~np.isfinite(before + g)
+            judged = fits | kept | np.isnan(value) | (np.isinf(g) & np.isfinite(before) & (beta >= 0.5))
             found.append(Interval(value - radius, value + radius, np.asarray(judged)))
     return found[0], found[1]
 
@@ -91,7 +96,8 @@ def weight_cost(beta: float, work: Format, roundings: Roundings) -> float:
     inexact = not _is_exact(beta, how)
     if not inexact and _is_exact(1 - beta, work):
         return 0.0
-    return inexact * how.unit_roundoff * beta / (1 - beta) + how.unit_roundoff + work.unit_roundoff
+    rounded = inexact * how.unit_roundoff * beta / (1 - beta) + how.unit_roundoff + work.unit_roundoff
+    return rounded + work.half_smallest_subnormal / (1 - beta)
 
 
 def correction_cost(beta: float, step: int, work: Format, roundings: Roundings) -> float:
@@ -100,7 +106,9 @@ def correction_cost(beta: float, step: int, work: Format, roundings: Roundings) 
         return 0.0
     how, correction = format_named(roundings.hyperparameters, "hyperparameters"), bias_correction(beta, step)
     powers = step * (not _is_exact(beta, how)) + max(step, 4)
-    return powers * how.unit_roundoff * (1 - correction) / correction + how.unit_roundoff + work.unit_roundoff
+    rounded = powers * how.unit_roundoff * (1 - correction) / correction + how.unit_roundoff + work.unit_roundoff
+    lost = work.half_smallest_subnormal / correction
+    return rounded - log1p(-lost) if lost < 1 else inf
 
 
 def radius_around(value: Array, radius: Array) -> Array:

@@ -20,11 +20,11 @@ from qloracle.tracking.roundings import Roundings, accumulation_format
 
 @dataclass(frozen=True)
 class _Quotient:
-    """m̂/(√(v̂ + η) + eps) over intervals of both moments and |η| ≤ η₀."""
+    """m̂/(√(v̂ + η) + eps + η') over intervals of both moments and of what underflows."""
 
     lo: Array
     hi: Array
-    denominator: Array  # the smallest √v̂ + eps
+    denominator: Array  # the smallest √v̂ + eps, positive where it fits
     fits: Array  # nothing on the way to it overflows
 
     @property
@@ -58,16 +58,18 @@ def adamw_parameter_bound(
     -------
     Interval
         For p' before its rounding to the format of the parameter. Not judged where an intermediate result could
-        overflow, and with a limit on the norm where squares that matter could underflow.
+        overflow, with a limit on the norm where squares that matter could underflow, and where forms of the step make
+        an infinity or NaN of the same infinite operand.
 
     Notes
     -----
     Clause ``[bounds.adamw]``. Roundings on the longest path to the update, those of the corrections aside: 13½ (lr, its
     product with a root and its quotient by a correction, the moment, √v and half of v's own, eps times a root, their
     sum, a reciprocal, the products, the last subtraction). What v̂ = v/(1 − β₂^t) loses below the normal range is
-    inside the root, √(v̂ ± η₀): no exponent covers it where √v̂ is comparable with eps. The decay costs five on lr·wd·p
-    and three on p·(1 − lr·wd), and nothing where lr·wd = 0. A limit on the norm that may be active costs twice the
-    update's roundings, and n + 6 for squares, sums and roots over n elements.
+    inside the root, √(v̂ ± η₀), and what eps and eps·√(1 − β₂^t) lose there is beside it, η₀·(1 + 1/√(1 − β₂^t)): no
+    exponent covers either where the denominator is as small. Not judged where nothing may be left of the denominator.
+    The decay costs five on lr·wd·p and three on p·(1 − lr·wd), and nothing where lr·wd = 0. A limit on the norm that
+    may be active costs twice the update's roundings, and n + 6 for squares, sums and roots over n elements.
 
     Examples
     --------
@@ -87,13 +89,24 @@ def adamw_parameter_bound(
             fits, error = fits & usable, error + more
         lr, decay = options.lr * scale, options.lr * options.weight_decay
         rest, moved = p64 * (1 - decay), quotient.magnitude > 0
-        radius = np.expm1(error) * lr * quotient.magnitude + _decay_error(p64, decay, moved, work)
+        radius = np.expm1(error) * lr * quotient.magnitude + _decay_error(p64, options, decay, moved, work)
         radius = radius_around(
             rest + quotient.magnitude, radius + np.where(moved, _underflow(quotient, options, step, work), 0.0)
         )
         lo, hi = rest - lr * quotient.hi - radius, rest - lr * quotient.lo + radius
         fits = fits & (np.abs(p64) * max(1, decay) + lr * quotient.magnitude + radius < work.largest_finite)
-        return Interval(lo, hi, np.asarray(fits | ~np.isfinite(rest - quotient.lo)))
+        return Interval(lo, hi, np.asarray(fits | _known(p64, rest - quotient.lo, options, step, work)))
+
+
+def _known(p: Array, value: Array, options: AdamwOptions, step: int, work: Format) -> Array:
+    """Return where a result that is not finite is the same for every form.
+
+    Not where an infinite p meets itself in p − lr·wd·p, or an infinite update an lr that underflows to 0.
+    """
+    lost = options.lr * bias_correction(options.beta2, step) ** 0.5 <= 2 * work.half_smallest_subnormal
+    unsure = (np.isinf(p) & (options.lr * options.weight_decay > 0)) | lost
+    known: Array = np.isnan(value) | (np.isinf(value) & ~unsure)
+    return known
 
 
 def _quotient(m: Array | Interval, v: Array | Interval, options: AdamwOptions, step: int, work: Format) -> _Quotient:
@@ -104,13 +117,17 @@ def _quotient(m: Array | Interval, v: Array | Interval, options: AdamwOptions, s
     # A quotient v̂ below the normal range is off by η₀, and its root by more than any factor near 1; 0 is exact.
     squares = (np.maximum(end, 0) / second for end in (v_lo, v_hi))
     lost = work.half_smallest_subnormal
-    shifted = (np.where(end > 0, end + by, 0.0) for end, by in zip(squares, (-lost, lost), strict=True))
-    smallest, largest = (np.sqrt(np.maximum(end, 0)) + options.eps for end in shifted)
+    shifted = (np.where(end <= 0, 0.0, end + by) for end, by in zip(squares, (-lost, lost), strict=True))
+    beside = lost * (1 + 1 / np.sqrt(second))
+    ends = (np.sqrt(np.maximum(end, 0)) + options.eps for end in shifted)
+    smallest, largest = (end + by for end, by in zip(ends, (-beside, beside), strict=True))
+    left = smallest > 0
+    smallest = np.where(left | np.isnan(smallest), smallest, beside)
     lo = m_lo / first / np.where(m_lo < 0, smallest, largest)
     hi = m_hi / first / np.where(m_hi > 0, smallest, largest)
     moment = np.maximum(np.maximum(np.abs(m_lo), np.abs(m_hi)), 1)
     reached = moment * max(1, options.lr) / first / np.minimum(1, smallest * np.sqrt(second))
-    fits = (reached * 2 < work.largest_finite) & (v_hi / second * 2 < work.largest_finite)
+    fits = left & (reached * 2 < work.largest_finite) & (v_hi / second * 2 < work.largest_finite)
     for given in (m, v):
         fits = fits & given.judged if isinstance(given, Interval) else fits
     return _Quotient(lo, hi, smallest, fits)
@@ -124,10 +141,10 @@ def _ends(moment: Array | Interval) -> tuple[Array, Array]:
 
 
 def _update_error(options: AdamwOptions, step: int, work: Format, roundings: Roundings) -> float:
-    """Return the exponent of lr·m̂/(√v̂ + eps), with what lr and eps lose when a small root multiplies them."""
+    """Return the exponent of lr·m̂/(√v̂ + eps), with what lr, its product with a small root and its quotient lose."""
     corrections = [correction_cost(beta, step, work, roundings) for beta in (options.beta1, options.beta2)]
     root = bias_correction(options.beta2, step) ** 0.5
-    lost = sum(work.half_smallest_subnormal / (value * root) for value in (options.lr, options.eps) if value)
+    lost = work.half_smallest_subnormal / options.lr * (2 + 1 / root) if options.lr else 0.0
     return float(13.5 * work.unit_roundoff + sum(corrections) + lost)
 
 
@@ -138,12 +155,16 @@ def _underflow(quotient: _Quotient, options: AdamwOptions, step: int, work: Form
     return under
 
 
-def _decay_error(p: Array, decay: float, moved: Array, work: Format) -> Array:
-    """Return the error of p·(1 − lr·wd), and of the last subtraction where there is anything to subtract."""
+def _decay_error(p: Array, options: AdamwOptions, decay: float, moved: Array, work: Format) -> Array:
+    """Return the error of p·(1 − lr·wd), and of the last subtraction where there is anything to subtract.
+
+    Below the normal range lr is off by η₀·wd, wd by η₀·lr and their product by η₀, all times p.
+    """
     size, unit = np.where(np.isfinite(p), np.abs(p), 0.0), work.unit_roundoff
     if decay == 0:
         return np.where(moved, size * np.expm1(unit), 0.0)
-    under = np.where(size > 0, (2 + size) * work.half_smallest_subnormal, 0.0)
+    rates = 1 + options.lr + options.weight_decay
+    under = np.where(size > 0, (2 + size * rates) * work.half_smallest_subnormal, 0.0)
     error: Array = size * (decay * np.expm1(5 * unit) + abs(1 - decay) * np.expm1(3 * unit)) + under
     return error
 

@@ -3,12 +3,14 @@
 Clause: ``[bounds.combine]``. The common derivation stands in `tracking`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from qloracle.combining import LoraAdapter, combined_operands
-from qloracle.formats import Array
+from qloracle.formats import Array, Format, format_named
+from qloracle.tracking.adapter import is_held
 from qloracle.tracking.interval import (
     Interval,
     Tracked,
@@ -57,12 +59,15 @@ def combine_bound(
     fmt = accumulation_format(roundings)
     terms: list[tuple[Tracked, int]] = []
     fits: list[Array] = []
-    for adapter, (a64, b64, factor) in zip(adapters, combined_operands(adapters, weights), strict=True):
+    for adapter, weight, (a64, b64, factor) in _operands(adapters, weights):
         a, b = (exact_input(matrix, fmt.half_smallest_subnormal) for matrix in (a64, b64))
-        product = rounded_to(product_sum(b, a, fmt), roundings.adapter, fmt, "adapter")
-        count, largest = _FACTOR + _ROOT * adapter.rank_stabilized, max(1.0, abs(factor))
-        terms.append((rounded_to(scaled(product, factor, count, fmt, largest), roundings.adapter, fmt), len(a64)))
-        fits.append(largest_result(product) * largest < fmt.largest_finite)
+        product = product_sum(b, a, fmt)
+        term = _scaled(rounded_to(product, roundings.adapter, fmt, "adapter"), adapter, weight, factor, fmt)
+        terms.append((rounded_to(term, roundings.adapter, fmt), len(a64)))
+        largest = min(fmt.largest_finite, format_named(roundings.adapter, "adapter").largest_finite)
+        inner = [largest_result(part) * _most(weight, factor) < largest for part in (product, a, b)]
+        usable = inner[1].all() & inner[2].all() & _in_range(adapter, weight, factor, fmt)
+        fits.append(inner[0] & usable)
     found = interval(fmt, *terms)
     return Interval(found.lo, found.hi, found.judged & np.all(fits, axis=0))
 
@@ -98,10 +103,39 @@ def concatenate_bound(
     """
     fmt = accumulation_format(roundings)
     found = []
-    for adapter, (a64, _, factor) in zip(adapters, combined_operands(adapters, weights), strict=True):
-        term = scaled(exact_input(a64), factor, _FACTOR + _ROOT * adapter.rank_stabilized, fmt, max(1.0, abs(factor)))
-        for _ in range(2):
+    for adapter, weight, (a64, _, factor) in _operands(adapters, weights):
+        term = exact_input(a64, fmt.half_smallest_subnormal)
+        for _ in range(2):  # before the product with w s, which then multiplies what they lose
             term = rounded_to(term, roundings.adapter, fmt, "adapter")
-        found.append(interval(fmt, (term, 1)))
+        part = interval(fmt, (_scaled(term, adapter, weight, factor, fmt), 1))
+        largest = min(fmt.largest_finite, format_named(roundings.adapter).largest_finite)
+        fit = (largest_result(term) * _most(weight, factor) < largest) & _in_range(adapter, weight, factor, fmt)
+        found.append(Interval(part.lo, part.hi, part.judged & fit))
     ends = (np.concatenate([getattr(part, name) for part in found]) for name in ("lo", "hi", "judged"))
     return Interval(*ends)
+
+
+def _operands(
+    adapters: Sequence[LoraAdapter], weights: Sequence[float]
+) -> Iterator[tuple[LoraAdapter, float, tuple[Array, Array, float]]]:
+    return zip(adapters, weights, combined_operands(adapters, weights), strict=True)
+
+
+def _scaled(term: Tracked, adapter: LoraAdapter, weight: float, factor: float, fmt: Format) -> Tracked:
+    """Track w s · term. Where w, alpha or s underflow, w s is off by η₀ times what multiplies them, |s| + 2|w|."""
+    rank = 0.0 if is_held(float(len(adapter.lora_a)), fmt) else 1.0
+    count = _FACTOR + (_ROOT + rank / 2 if adapter.rank_stabilized else rank)
+    made = scaled(term, factor, count, fmt, _most(weight, factor))
+    more = 3 * _most(weight, factor) * fmt.half_smallest_subnormal * term.magnitude if factor else 0.0
+    return replace(made, underflow=made.underflow + more)
+
+
+def _most(weight: float, factor: float) -> float:
+    """Return the most that a term may be multiplied by before the last factor: 1, w, s or w s."""
+    return max(1.0, abs(weight), abs(factor), abs(factor / weight) if weight else 0.0)
+
+
+def _in_range(adapter: LoraAdapter, weight: float, factor: float, fmt: Format) -> bool:
+    """Return whether the format can hold w, alpha, s, w·alpha and w s."""
+    given = max(abs(adapter.alpha), abs(weight * adapter.alpha), float(len(adapter.lora_a)))
+    return max(given, _most(weight, factor)) < fmt.largest_finite

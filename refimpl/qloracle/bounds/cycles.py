@@ -6,7 +6,7 @@ Clauses: ``[bounds.merge_cycles]``, ``[bounds.requantize_cycles]``.
 import numpy as np
 
 from qloracle.blockwise import QuantizedBlocks
-from qloracle.bounds.merge import sum_with, tracked_delta
+from qloracle.bounds.merge import sum_with
 from qloracle.bounds.requantize import absmax_bound, merged_values_bound
 from qloracle.errors import reject_type, reject_value, require_integer
 from qloracle.formats import Array, format_named, format_of
@@ -16,7 +16,7 @@ from qloracle.merge_operands import merge_operands
 from qloracle.quantizing_like import dequantized_weight, shape_of
 from qloracle.rounding import decode, round_to
 from qloracle.tables import codebook_named
-from qloracle.tracking.adapter import factors
+from qloracle.tracking.adapter import factors, tracked_delta
 from qloracle.tracking.interval import Interval
 from qloracle.tracking.roundings import Roundings
 

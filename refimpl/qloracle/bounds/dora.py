@@ -7,7 +7,7 @@ and (g − 1)∘(x_d Wᵀ) as the difference of two products.
 
 import numpy as np
 
-from qloracle.formats import Array
+from qloracle.formats import Array, format_named
 from qloracle.operands import as_rows, real_operands, real_vector
 from qloracle.qlora import QuantizedWeight
 from qloracle.tracking.adapter import (
@@ -96,10 +96,12 @@ def dora_forward_bound(
     base, own = (weight_product(term, merged, fmt) for term in (exact_input(rows), dropped))
     hidden = in_hidden(product_sum(dropped, a, fmt), how)
     low = merged_first(product_sum(hidden, b, fmt), dropped, len(a64), how)
-    adapter = times(scaled_by_alpha(low, how, 2), found.gain, fmt)
+    change = scaled_by_alpha(low, how, 2)
+    adapter = times(change, found.gain, fmt)
+    rescaled = times(in_base(own, how), found.less_one, fmt)
     terms = [
         (in_base(base, how), len(w64.T)),
-        (in_adapter(times(in_base(own, how), found.less_one, fmt), how, 2), len(w64.T)),
+        (in_adapter(rescaled, how, 2), len(w64.T)),
         (in_adapter(adapter, how, 2), len(a64)),
     ]
     biases: list[Tracked] = []
@@ -108,17 +110,23 @@ def dora_forward_bound(
         terms.append((in_base(biases[0], how), 1))
     fit = fits(dropped, how, roundings.dropped).all(axis=1, keepdims=True)
     fit = fit & fits(hidden, how, roundings.intermediate).all(axis=1, keepdims=True) & fits(low, how, roundings.adapter)
-    fit = fit & fits(a, how).all() & fits(b, how).all() & sum_fits(roundings.base, base, *biases)
-    fit = fit & later_fits(exact_input(rows), merged, fmt) & later_fits(dropped, merged, fmt)
-    total = reshaped(interval(fmt, *terms), fit, base.value.shape)
+    fit = fit & fits(a, how).all() & fits(b, how).all() & sum_fits(roundings.base, fmt, base, *biases)
+    fit = fit & later_fits(exact_input(rows), merged, fmt) & later_fits(dropped, merged, fmt) & found.in_range
+    # What is merged first has the sum of both on the way to its product with g.
+    inner = sum_fits(roundings.base, fmt, own) & sum_fits(fmt.name, fmt, own, change)
+    inner = inner & sum_fits(roundings.adapter, fmt, rescaled, adapter)
+    inner = inner & fits(times(low, found.gain, fmt), how)
+    total = reshaped(interval(fmt, *terms), fit & inner, base.value.shape)
     reach = [largest_result(t) for t in (base, own, low, *biases)]
     return _in_shape(_unbounded(total, found, fit & (sum(reach) < _room(size, how))), (*x64.shape[:-1], d_out))
 
 
 def _room(magnitude: Array, how: Factors) -> Array:
     """Return what the parts of an output may reach, so that no g of an unbounded row makes an infinity of them."""
+    declared = (how.declared.base, how.declared.adapter, how.declared.norm)
+    largest = min(how.fmt.largest_finite, *(format_named(name).largest_finite for name in declared))
     with np.errstate(over="ignore"):
-        room: Array = how.fmt.largest_finite * SMALLEST_ROOT / (8 * (1 + np.abs(magnitude))) / max(1.0, how.largest)
+        room: Array = largest * SMALLEST_ROOT / (8 * (1 + np.abs(magnitude))) / max(1.0, how.largest)
     return room
 
 

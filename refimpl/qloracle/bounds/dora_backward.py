@@ -4,6 +4,8 @@ Clause: ``[bounds.dora]``. The derivations stand in `tracking` and `tracking.nor
 `bounds.dora`.
 """
 
+import numpy as np
+
 from qloracle.formats import Array
 from qloracle.operands import as_rows, real_gradient, real_operands, real_vector
 from qloracle.qlora import QuantizedWeight
@@ -17,6 +19,7 @@ from qloracle.tracking.adapter import (
     in_base,
     in_hidden,
     kept,
+    rescalable,
     reshaped,
     scaled_by_alpha,
     sum_fits,
@@ -93,36 +96,44 @@ def dora_backward_bound(
     dropped = dropped_input(as_rows(x64), how)
     hidden = in_hidden(product_sum(dropped, transposed(a), fmt), how)
     gained, rescaled = (in_adapter(times(gradient, g, fmt), how) for g in (found.gain, found.less_one))
+    gained = rescalable(gained, how)
     back = in_hidden(in_adapter(product_sum(gained, b, fmt), how), how)
-    low = scaled_by_alpha(product_sum(back, a, fmt), how, 1)
+    # An implementation may multiply by s at the very end: what fits is decided before.
+    sums = {
+        "x": product_sum(back, a, fmt),
+        "lora_a": product_sum(transposed(back), dropped, fmt),
+        "lora_b": product_sum(transposed(gained), hidden, fmt),
+    }
+    low = scaled_by_alpha(sums["x"], how, 1)
     own = in_base(weight_product(rescaled, weights, fmt), how)
     through = joined(fmt, (merged_first(low, gained, len(a64), how), len(a64)), (own, len(w64)))
     through = in_adapter(kept(in_adapter(through, how), how), how)
     base = weight_product(given, weights, fmt)
-    by_a = scaled_by_alpha(product_sum(transposed(back), dropped, fmt), how, 0)
-    by_b = scaled_by_alpha(product_sum(transposed(gained), hidden, fmt), how, 1)
-    by_magnitude = _magnitude_gradient(gradient, dropped, hidden, weights.transposed(), transposed(b), found, how)
+    by_magnitude, usable = _magnitude_gradient(
+        gradient, dropped, hidden, weights.transposed(), transposed(b), found, how
+    )
     results = {
         "x": interval(fmt, (in_base(base, how), len(w64)), (through, len(a64) + len(w64))),
-        "lora_a": interval(fmt, (by_a, len(dy64))),
-        "lora_b": interval(fmt, (by_b, len(dy64))),
+        "lora_a": interval(fmt, (scaled_by_alpha(sums["lora_a"], how, 0), len(dy64))),
+        "lora_b": interval(fmt, (scaled_by_alpha(sums["lora_b"], how, 1), len(dy64))),
         "magnitude": interval(fmt, (by_magnitude, 1)),
         "bias": interval(fmt, (row_sum(given, fmt), len(dy64))),
     }
-    terms = {
-        roundings.dropped: (dropped,),
-        roundings.intermediate: (hidden, back),
-        roundings.adapter: (gained, through),
-    }
-    inner = all(fits(term, how, name).all() for name, parts in terms.items() for term in parts)
+    terms = (
+        (roundings.dropped, (dropped,)),
+        (roundings.intermediate, (hidden, back)),
+        (roundings.adapter, (gained, rescaled, through)),
+        (roundings.base, (own,)),
+    )
+    inner = all(fits(term, how, name).all() for name, parts in terms for term in parts)
     inner = inner and all(fits(term, how).all() for term in (a, b))
-    all_bounded = bool(found.bounded.all())
-    judged: dict[str, Array | bool] = dict.fromkeys(("x", "lora_a"), inner and all_bounded)
+    everywhere = inner and bool((found.bounded & found.in_range).all())
     later = later_fits(given, weights, fmt) & later_fits(rescaled, weights, fmt)
-    judged["x"] = judged["x"] & sum_fits(roundings.base, base) & later
-    judged |= {
-        "lora_b": inner & found.bounded.T,
-        "magnitude": inner & found.bounded & fits(by_magnitude, how) & later_fits(dropped, weights, fmt).all(),
+    judged: dict[str, Array | bool] = {
+        "x": everywhere & fits(sums["x"], how, roundings.adapter) & sum_fits(roundings.base, fmt, base) & later,
+        "lora_a": everywhere & fits(sums["lora_a"], how),
+        "lora_b": inner & (found.bounded & found.in_range).T & fits(sums["lora_b"], how),
+        "magnitude": inner & found.bounded & found.in_range & usable,
         "bias": True,
     }
     shapes = {"x": x64.shape, "lora_a": a64.shape, "lora_b": b64.shape}
@@ -137,11 +148,15 @@ def _magnitude_gradient(
     lora_b: Tracked,
     found: Gain,
     how: Factors,
-) -> Tracked:
-    """Track Σ dy∘(x_d Vᵀ)/n over all rows."""
-    fmt, rank = how.fmt, lora_b.value.shape[0]
-    low = scaled_by_alpha(merged_first(product_sum(hidden, lora_b, fmt), dropped, rank, how), how, 2)
+) -> tuple[Tracked, Array]:
+    """Track Σ dy∘(x_d Vᵀ)/n over all rows, and return where nothing on the way to it can overflow."""
+    fmt, rank, name = how.fmt, lora_b.value.shape[0], how.declared.adapter
+    product = merged_first(product_sum(hidden, lora_b, fmt), dropped, rank, how)
     own = in_base(weight_product(dropped, weight, fmt), how)
-    merged = in_adapter(joined(fmt, (own, weight.term.value.shape[0]), (low, rank)), how)
+    merged = in_adapter(joined(fmt, (own, weight.term.value.shape[0]), (scaled_by_alpha(product, how, 2), rank)), how)
     total = in_adapter(row_sum(in_adapter(times(merged, gradient, fmt), how), fmt), how)
-    return in_adapter(times(total, found.inverse, fmt), how)
+    result = in_adapter(times(total, found.inverse, fmt), how)
+    early = times(gradient, found.inverse, fmt)
+    parts = ((product, name), (own, how.declared.base), (merged, name), (total, name), (result, name), (early, name))
+    usable = [fits(term, how, rounded).all(axis=0, keepdims=True) for term, rounded in parts]
+    return result, np.all(usable, axis=0) & later_fits(dropped, weight, fmt).all()

@@ -15,8 +15,10 @@ from qloracle.tracking.adapter import (
     in_adapter,
     in_base,
     in_hidden,
+    rescalable,
     reshaped,
     scaled_by_alpha,
+    sum_fits,
 )
 from qloracle.tracking.interval import Interval, Tracked, exact_input, interval, product_sum, transposed
 from qloracle.tracking.roundings import Roundings
@@ -62,9 +64,14 @@ def embedding_lora_forward_bound(
     how = factors(alpha, len(a64), (), rank_stabilized=rank_stabilized, roundings=roundings)
     flat = index.reshape(-1)
     hidden, b = foldable(a64.T[flat], how), foldable(b64.T, how)
-    low = product_sum(hidden, b, how.fmt)
-    total = interval(how.fmt, (in_base(exact_input(w64[flat]), how), 1), (scaled_by_alpha(low, how, 2), len(a64)))
-    fit = fits(low, how, roundings.adapter) & fits(hidden, how).all(axis=1, keepdims=True) & fits(b, how).all()
+    low, base = product_sum(hidden, b, how.fmt), exact_input(w64[flat])
+    total = interval(how.fmt, (in_base(base, how), 1), (scaled_by_alpha(low, how, 2), len(a64)))
+    fit = (
+        sum_fits(roundings.base, how.fmt, base)
+        & fits(low, how, roundings.adapter)
+        & fits(hidden, how).all(axis=1, keepdims=True)
+        & fits(b, how).all()
+    )
     return reshaped(total, fit, (*index.shape, w64.shape[1]))
 
 
@@ -109,15 +116,19 @@ def embedding_lora_backward_bound(
     index = checked_ids(ids, len(w64))
     how = factors(alpha, len(a64), (), rank_stabilized=rank_stabilized, roundings=roundings)
     fmt, flat = how.fmt, index.reshape(-1)
-    gradient = foldable(as_rows(real_gradient(dy, (*index.shape, w64.shape[1]))), how)
+    gradient = rescalable(foldable(as_rows(real_gradient(dy, (*index.shape, w64.shape[1]))), how), how)
     looked_up, b = foldable(a64.T[flat], how), foldable(b64, how)
     back = in_hidden(in_adapter(product_sum(gradient, b, fmt), how), how)
-    by_a = scaled_by_alpha(_scattered(back, flat, len(w64), fmt.unit_roundoff), how, 0)
-    by_b = scaled_by_alpha(product_sum(transposed(gradient), looked_up, fmt), how, 1)
-    found = {"lora_a": interval(fmt, (transposed(by_a), 1)), "lora_b": interval(fmt, (by_b, 1))}
+    # An implementation may multiply by s at the very end: what fits is decided before.
+    sum_a = transposed(_scattered(back, flat, len(w64), fmt.unit_roundoff))
+    sum_b = product_sum(transposed(gradient), looked_up, fmt)
+    found = {
+        "lora_a": interval(fmt, (scaled_by_alpha(sum_a, how, 0), 1)),
+        "lora_b": interval(fmt, (scaled_by_alpha(sum_b, how, 1), 1)),
+    }
     fit = bool(fits(gradient, how, roundings.adapter).all() and fits(back, how, roundings.intermediate).all())
     fit = fit and bool(fits(looked_up, how).all() and fits(b, how).all())
-    judged = {"lora_a": fit & fits(transposed(by_a), how), "lora_b": fit & fits(by_b, how)}
+    judged = {"lora_a": fit & fits(sum_a, how), "lora_b": fit & fits(sum_b, how)}
     return {name: reshaped(each, judged[name], each.lo.shape) for name, each in found.items()}
 
 

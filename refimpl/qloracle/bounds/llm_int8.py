@@ -6,7 +6,7 @@ Clause: ``[bounds.llm_int8]``. The common derivation stands in `tracking`.
 import numpy as np
 
 from qloracle.bounds.int8_linear import free_product, shaped, unscaled_fits
-from qloracle.bounds.scale import scaling_underflow
+from qloracle.bounds.scale import scales_fit, scaling_underflow
 from qloracle.decomposition import Decomposed
 from qloracle.formats import FLOAT32, Array, format_named
 from qloracle.int8 import QuantizedInt8
@@ -38,8 +38,8 @@ def llm_int8_forward_bound(
     Returns
     -------
     Interval
-        Arrays of the shape of y, before the rounding to the output format. Not judged where a part could overflow the
-        accumulator or its declared format.
+        Arrays of the shape of y, before the rounding to the output format. Not judged where a part, or the sum of
+        products of codes, could overflow the accumulator or its declared format.
 
     Raises
     ------
@@ -81,4 +81,6 @@ def llm_int8_forward_bound(
     largest = min(fmt.largest_finite, format_named(roundings.intermediate).largest_finite)
     for half in halves:
         fits = fits & (largest_result(half) < largest)
+    fits = fits & scales_fit(acc, parts.absmax, weight.absmax, fmt)
+    fits = fits & (np.abs(acc.astype(np.float64)) * np.exp(fmt.unit_roundoff) < fmt.largest_finite)
     return shaped(interval(fmt, *terms), fits, value.shape)

@@ -19,6 +19,7 @@ from qloracle.tracking.adapter import (
     in_base,
     in_hidden,
     kept,
+    rescalable,
     reshaped,
     scaled_by_alpha,
     sum_fits,
@@ -94,7 +95,7 @@ def lora_forward_bound(
         terms.append((scaled_by_alpha(shift, how, 2), 1))
     fit = fits(dropped, how, roundings.dropped).all(axis=1, keepdims=True)
     fit = fit & fits(hidden, how, roundings.intermediate).all(axis=1, keepdims=True) & fits(low, how, roundings.adapter)
-    fit = fit & fits(a, how).all() & fits(b, how).all() & sum_fits(roundings.base, base, *biases)
+    fit = fit & fits(a, how).all() & fits(b, how).all() & sum_fits(roundings.base, how.fmt, base, *biases)
     fit = fit & later_fits(exact_input(rows), operand, how.fmt)
     return reshaped(interval(how.fmt, *terms), fit, (*x64.shape[:-1], d_out))
 
@@ -147,30 +148,36 @@ def lora_backward_bound(
                   roundings=roundings)  # fmt: skip
     fmt, given = how.fmt, exact_input(dy64)
     gradient, a, b = (foldable(operand, how) for operand in (dy64, a64, b64))
+    gradient = rescalable(gradient, how)
     dropped = dropped_input(as_rows(x64), how)
     hidden = in_hidden(product_sum(dropped, transposed(a), fmt), how)
     back = in_hidden(in_adapter(product_sum(gradient, b, fmt), how), how)
-    through = scaled_by_alpha(product_sum(back, a, fmt), how, 1)
+    # An implementation may multiply by s at the very end: what fits is decided before.
+    sums = {
+        "x": product_sum(back, a, fmt),
+        "lora_a": product_sum(transposed(back), dropped, fmt),
+        "lora_b": product_sum(transposed(gradient), hidden, fmt),
+        "lora_bias": row_sum(gradient, fmt),
+    }
+    through = scaled_by_alpha(sums["x"], how, 1)
     through = through if mask is None else in_adapter(kept(through, how), how)
-    by_a = scaled_by_alpha(product_sum(transposed(back), dropped, fmt), how, 0)
-    by_b = scaled_by_alpha(product_sum(transposed(gradient), hidden, fmt), how, 1)
     operand = weight_operand(w, stored, roundings, fmt, fan_in_fan_out=fan_in_fan_out)
     base = weight_product(given, operand, fmt)
     results = {
         "x": interval(fmt, (in_base(base, how), len(w)), (through, len(a64))),
-        "lora_a": interval(fmt, (by_a, len(dy64))),
-        "lora_b": interval(fmt, (by_b, len(dy64))),
+        "lora_a": interval(fmt, (scaled_by_alpha(sums["lora_a"], how, 0), len(dy64))),
+        "lora_b": interval(fmt, (scaled_by_alpha(sums["lora_b"], how, 1), len(dy64))),
         "bias": interval(fmt, (row_sum(given, fmt), len(dy64))),
-        "lora_bias": interval(fmt, (scaled_by_alpha(row_sum(gradient, fmt), how, 1), len(dy64))),
+        "lora_bias": interval(fmt, (scaled_by_alpha(sums["lora_bias"], how, 1), len(dy64))),
     }
     inner = all(fits(term, how).all() for term in (a, b))
     inner = inner and bool(fits(dropped, how, roundings.dropped).all() and fits(gradient, how, roundings.adapter).all())
     inner = inner and all(fits(term, how, roundings.intermediate).all() for term in (hidden, back))
-    judged: dict[str, Array | bool] = dict.fromkeys(results, inner)
-    judged["x"] = inner & sum_fits(roundings.base, base) & sum_fits(roundings.adapter, through)
-    judged["x"] = judged["x"] & later_fits(given, operand, fmt)
+    judged: dict[str, Array | bool] = {name: inner & fits(term, how) for name, term in sums.items()}
+    judged["x"] = judged["x"] & fits(sums["x"], how, roundings.adapter) & sum_fits(roundings.adapter, fmt, through)
+    judged["x"] = judged["x"] & sum_fits(roundings.base, fmt, base) & later_fits(given, operand, fmt)
     judged["bias"] = True
-    judged["lora_bias"] = bool(fits(gradient, how, roundings.adapter).all())
+    judged["lora_bias"] = fits(gradient, how, roundings.adapter).all() & fits(sums["lora_bias"], how)
     shapes = {"x": x64.shape, "lora_a": a64.shape, "lora_b": b64.shape}
     return {n: reshaped(i, judged[n], shapes.get(n, (len(w),))) for n, i in results.items()}
 

@@ -57,5 +57,5 @@ def quantized_matmul_bound(
         biases.append(exact_input(np.broadcast_to(real_vector(bias, len(w64), "bias"), base.value.shape)))
     rounded = [rounded_to(term, roundings.base, fmt, "base") for term in (base, *biases)]
     total = interval(fmt, *zip(rounded, (w64.shape[1], 1), strict=False))
-    fit = sum_fits(roundings.base, base, *biases) & later_fits(rows, operand, fmt)
+    fit = sum_fits(roundings.base, fmt, base, *biases) & later_fits(rows, operand, fmt)
     return reshaped(total, fit, (*x64.shape[:-1], len(w64)))

@@ -5,8 +5,8 @@ Clause: ``[bounds.merge]``. The common derivation stands in `tracking`.
 
 from qloracle.formats import Array
 from qloracle.merge_operands import bias_operands, merge_operands
-from qloracle.tracking.adapter import Factors, factors, fits, foldable, scaled_by_alpha
-from qloracle.tracking.interval import Interval, Tracked, exact_input, interval, product_sum
+from qloracle.tracking.adapter import Factors, factors, fits, foldable, scaled_by_alpha, tracked_delta
+from qloracle.tracking.interval import Interval, Tracked, exact_input, interval
 from qloracle.tracking.roundings import Roundings
 
 
@@ -101,14 +101,6 @@ def merge_bias_bound(
     how = factors(-alpha if unmerge else alpha, rank, (), rank_stabilized=rank_stabilized, roundings=roundings)
     term = foldable(added, how)
     return sum_with(real, scaled_by_alpha(term, how, 2), 1, how, fits(term, how, roundings.adapter))
-
-
-def tracked_delta(a64: Array, b64: Array, how: Factors) -> tuple[Tracked, Array]:
-    """Track s B A, and where no part of it can overflow."""
-    a, b = foldable(a64, how), foldable(b64, how)
-    product = product_sum(b, a, how.fmt)
-    fit = fits(product, how, how.declared.adapter) & fits(a, how).all() & fits(b, how).all()
-    return scaled_by_alpha(product, how, 2), fit
 
 
 def sum_with(real: Array, delta: Tracked, addends: int, how: Factors, fit: Array) -> Interval:

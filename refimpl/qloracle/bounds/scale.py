@@ -35,7 +35,7 @@ def scale_int8_matmul_bound(acc: Array, row_absmax: Array, column_absmax: Array,
     the two, and that with the accumulator; the bias. With constants instead of quotients the float32 number nearest to
     1/127 is off by u/16, and that counts twice; 1/127² is off by less than a third of u, but needs a product less. No
     intermediate result may overflow or underflow where the product itself is finite and normal; below that any may
-    underflow, see `scaling_underflow`.
+    underflow, see `scaling_underflow`. A product of 0 is not judged where the scale alone overflows.
     """
     with_bias = scale_int8_matmul(acc, row_absmax, column_absmax, bias)
     value = with_bias if bias is None else scale_int8_matmul(acc, row_absmax, column_absmax)
@@ -44,7 +44,16 @@ def scale_int8_matmul_bound(acc: Array, row_absmax: Array, column_absmax: Array,
     terms = [(Tracked(value, exact.magnitude, (5 + 2 / 16) * FLOAT32.unit_roundoff, tiny, exact.unsure), 1)]
     if bias is not None:
         terms.append((exact_input(np.broadcast_to(real_operand(bias, "bias"), value.shape)), 1))
-    return interval(FLOAT32, *terms)
+    found = interval(FLOAT32, *terms)
+    return Interval(found.lo, found.hi, found.judged & scales_fit(acc, row_absmax, column_absmax, FLOAT32))
+
+
+def scales_fit(acc: Array, row: Array, column: Array, fmt: Format) -> Array:
+    """Return where an accumulator of 0 does not meet a row · column / 127² that overflows."""
+    with np.errstate(invalid="ignore"):
+        scale = row.astype(np.float64).reshape(-1, 1) * column.astype(np.float64).reshape(1, -1) / 127**2
+        fit: Array = ~(scale * (1 + 2.0**-6) >= fmt.largest_finite) | ~np.isfinite(scale) | (acc != 0)
+    return fit
 
 
 def scaling_underflow(value: Array, acc: Array, row: Array, column: Array, fmt: Format) -> Array:

@@ -16,19 +16,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qloracle.blocks import CHUNK
 from qloracle.errors import (
     reject_value,
     require_array_shape,
     require_integer,
-    require_positive_integer,
     require_record,
 )
-from qloracle.formats import Array, from_bits, to_bits
+from qloracle.formats import Array, format_named, from_bits, to_bits
 from qloracle.operands import real_operand
-from qloracle.optim.clipping import limited_scale
-from qloracle.optim.operands import require_moments, require_same_format, round_parameter, to_single
-from qloracle.optim.options import AdamwOptions, bias_correction
+from qloracle.optim.adamw_rule import adamw_moments, adamw_parameter
+from qloracle.optim.operands import (
+    require_moments,
+    require_random_bits,
+    require_same_format,
+    round_parameter,
+    to_single,
+)
+from qloracle.optim.options import AdamwOptions
 from qloracle.records import require_fields
+
+__all__ = ["AdamwOptions", "AdamwState", "adamw_init", "adamw_moments", "adamw_parameter", "adamw_step"]
 
 
 @dataclass(frozen=True)
@@ -59,104 +67,6 @@ def adamw_init(shape: tuple[int, ...]) -> AdamwState:
     """
     sizes = require_array_shape(shape)
     return AdamwState(np.zeros(sizes, np.float32), np.zeros(sizes, np.float32), 0)
-
-
-def adamw_moments(
-    gradient: Array, m: Array, v: Array, options: AdamwOptions, *, fmt: str | None = None
-) -> tuple[Array, Array]:
-    """Return both moments after a step as real numbers: β₁·m + (1 − β₁)·g and β₂·v + (1 − β₂)·g².
-
-    Parameters
-    ----------
-    gradient : array of float32, float16 or bfloat16
-    m, v : array of float32, the shape of `gradient`
-        The moments before the step; no element of `v` below zero.
-    options : AdamwOptions
-    fmt : str, optional
-        Format of `gradient` where it is given as bit patterns.
-
-    Returns
-    -------
-    tuple of two arrays of float64
-        The real values up to float64 rounding; `adamw_bounds.adamw_moments_bound` says which outputs are allowed.
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentValueError
-        If a dtype or shape does not fit, or an element of `v` is negative.
-
-    Notes
-    -----
-    Clauses ``[adamw.moments]``, ``[adamw.nonfinite]``. Rounding points of an implementation: see the bound; 1 − β is
-    the real number, not the difference of rounded ones.
-
-    Examples
-    --------
-    >>> zero = np.zeros(1, np.float32)
-    >>> adamw_moments(np.array([0.5], np.float32), zero, zero, AdamwOptions(beta1=0.75, beta2=0.5))
-    (array([0.125]), array([0.125]))
-    """
-    require_record("options", options, AdamwOptions)
-    g = real_operand(gradient, "gradient", fmt)
-    old_m, old_v = require_moments(m, v, g.shape)
-    with np.errstate(invalid="ignore"):
-        new_m = options.beta1 * old_m + (1 - options.beta1) * g
-        new_v = options.beta2 * old_v + (1 - options.beta2) * (g * g)
-    if options.nonfinite == "propagate":
-        return np.asarray(new_m), np.asarray(new_v)
-    kept_m, kept_v = (old_m, old_v) if options.nonfinite == "skip" else (np.zeros(()), np.zeros(()))
-    return np.where(np.isfinite(g), new_m, kept_m), np.where(np.isfinite(g), new_v, kept_v)
-
-
-def adamw_parameter(p: Array, m: Array, v: Array, options: AdamwOptions, *, step: int, fmt: str | None = None) -> Array:
-    """Return the parameter after a step as real numbers, given the moments after that step.
-
-    p' = p·(1 − lr·wd) − lr·c·m̂ / (√v̂ + eps), with m̂ = m/(1 − β₁^t) and v̂ = v/(1 − β₂^t). c is the factor of
-    `clipping.limited_scale` that keeps ‖m̂/(√v̂ + eps)‖ to at most max_update_norm·‖p‖; 1 without that option.
-
-    Parameters
-    ----------
-    p : array of float32, float16 or bfloat16
-        The parameter before the step.
-    m, v : array of float32, the shape of `p`
-        The moments *after* the step.
-    options : AdamwOptions
-    step : int
-        The number t of this step, from 1.
-    fmt : str, optional
-        Format of `p` where it is given as bit patterns.
-
-    Returns
-    -------
-    array of float64
-        The real value up to float64 rounding; `adamw_bounds.adamw_parameter_bound` says which outputs are allowed.
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentValueError
-        If a dtype or shape does not fit, or `step` is no positive integer.
-
-    Notes
-    -----
-    Clauses ``[adamw.parameter]``, ``[clip.update]``. eps is added after the root and after the bias correction. With
-    weight_decay 0 a moment m of 0 moves nothing, whatever v is. Rounding points of an implementation: see the bound.
-
-    Examples
-    --------
-    >>> one, options = np.ones(1, np.float32), AdamwOptions(lr=0.25, weight_decay=0.5, beta1=0, beta2=0, eps=1.0)
-    >>> adamw_parameter(one, one, one, options, step=1)
-    array([0.75])
-    """
-    require_record("options", options, AdamwOptions)
-    p64 = real_operand(p, "p", fmt)
-    step = require_positive_integer("step", step)
-    m64, v64 = require_moments(m, v, p64.shape)
-    with np.errstate(invalid="ignore"):
-        root = np.sqrt(v64 / bias_correction(options.beta2, step))
-        update = m64 / bias_correction(options.beta1, step) / (root + options.eps)
-        if options.max_update_norm is not None:
-            update = update * limited_scale(update, options.max_update_norm, p64)
-        return np.asarray(p64 * (1 - options.lr * options.weight_decay) - options.lr * update)
 
 
 def adamw_step(
@@ -211,10 +121,39 @@ def adamw_step(
     done = require_integer("step", state.step, "a number of steps, 0 or more")
     if done < 0:
         reject_value("step", "a number of steps, 0 or more", done)
-    moments = adamw_moments(gradient, state.m, state.v, options, fmt=fmt)
-    m, v = (to_single(moment) for moment in moments)
-    real = adamw_parameter(p, m, v, options, step=done + 1, fmt=fmt)
-    new = round_parameter(real, named, random_bits)
-    if options.nonfinite != "propagate":
-        new = np.where(np.isfinite(real_operand(gradient, "gradient", fmt)), new, from_bits(to_bits(p, fmt), named))
-    return new, AdamwState(m, v, done + 1)
+    require_moments(state.m, state.v, p.shape)
+    require_random_bits(random_bits, named, p.shape)
+    made = (np.empty(p.shape, format_named(named).carrier), *(np.empty(p.shape, np.float32) for _ in range(2)))
+    given = [p, gradient, state.m, state.v] + ([] if random_bits is None else [random_bits])
+    how = _Step(options, done + 1, fmt, named)
+    if options.max_update_norm is not None:
+        new, m, v = _step_of(how, *given)  # the norm is that of all elements
+        return np.asarray(new), AdamwState(m, v, done + 1)
+    flat, out = ([array.reshape(-1) for array in arrays] for arrays in (given, made))
+    for start in range(0, p.size, CHUNK):
+        part = slice(start, start + CHUNK)
+        for array, result in zip(out, _step_of(how, *(array[part] for array in flat)), strict=True):
+            array[part] = result
+    return made[0], AdamwState(made[1], made[2], done + 1)
+
+
+@dataclass(frozen=True)
+class _Step:
+    options: AdamwOptions
+    number: int  # of the step, from 1
+    fmt: str | None  # of bit patterns
+    name: str  # of the format of the parameter
+
+
+def _step_of(
+    how: _Step, p: Array, gradient: Array, m: Array, v: Array, random_bits: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Return parameter and moments of some elements after a step."""
+    real_m, real_v = adamw_moments(gradient, m, v, how.options, fmt=how.fmt)
+    new_m, new_v = to_single(real_m), to_single(real_v)
+    real = adamw_parameter(p, new_m, new_v, how.options, step=how.number, fmt=how.fmt)
+    new = round_parameter(real, how.name, random_bits)
+    if how.options.nonfinite != "propagate":
+        old = from_bits(to_bits(p, how.fmt), how.name)
+        new = np.where(np.isfinite(real_operand(gradient, "gradient", how.fmt)), new, old)
+    return new, new_m, new_v

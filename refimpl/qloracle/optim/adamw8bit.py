@@ -191,6 +191,8 @@ def adamw8bit_step(
     (array([0.875, 1.   ], dtype=float32), [255, 127], 1)
     """
     tensor_format(p, fmt, "p")
-    restored = dequantize_moments(state, p.shape)
-    new, moments = adamw_step(p, gradient, restored, options, fmt=fmt, random_bits=random_bits)
+    # The restored moments have no name: they are gone before the new ones are quantized.
+    new, moments = adamw_step(
+        p, gradient, dequantize_moments(state, p.shape), options, fmt=fmt, random_bits=random_bits
+    )
     return new, quantize_moments(moments, block_size=state.block_size)

@@ -23,7 +23,9 @@ def real_norm(values: Array) -> float:
         return largest
     exponent = int(np.frexp(largest)[1])
     # Below 2^-500 of the largest nothing counts: its square underflows and is lost in the sum anyway.
-    return float(np.ldexp(np.sqrt(np.sum(np.square(np.ldexp(values, -exponent)))), exponent))
+    squares = np.asarray(np.ldexp(values, -exponent))
+    np.square(squares, out=squares)
+    return float(np.ldexp(np.sqrt(np.sum(squares)), exponent))
 
 
 def limited_scale(update: Array, max_update_norm: float, p: Array) -> float:

@@ -22,12 +22,18 @@ def round_parameter(real: Array, fmt: str, random_bits: Array | None) -> Array:
     """
     if random_bits is None:
         return from_bits(encode(real, fmt), fmt)
+    return from_bits(encode(real, fmt, rounding="stochastic", random_bits=random_bits), fmt)
+
+
+def require_random_bits(random_bits: Array | None, fmt: str, shape: tuple[int, ...]) -> None:
+    """Raise unless random bits are none, or uint32 of the shape of a 16-bit parameter."""
+    if random_bits is None:
+        return
     if fmt == "float32":
         reject_value("random_bits", "None for float32 parameters", "bits")
     require_dtype("random_bits", random_bits, "uint32")
-    if random_bits.shape != real.shape:
-        reject_value("random_bits", f"of the shape of p {real.shape}", random_bits.shape)
-    return from_bits(encode(real, fmt, rounding="stochastic", random_bits=random_bits), fmt)
+    if random_bits.shape != shape:
+        reject_value("random_bits", f"of the shape of p {shape}", random_bits.shape)
 
 
 def require_same_format(p: Array, gradient: Array, fmt: str | None) -> str:
@@ -41,15 +47,20 @@ def require_same_format(p: Array, gradient: Array, fmt: str | None) -> str:
     return named.name
 
 
-def require_moments(m: Array, v: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Return both moments as float64, or raise unless they are float32 of one shape and v has no negative element."""
+def real_moments(m: Array, v: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Return both moments as float64, after checking them."""
+    require_moments(m, v, shape)
+    return real_operand(m, "m"), real_operand(v, "v")
+
+
+def require_moments(m: Array, v: Array, shape: tuple[int, ...]) -> None:
+    """Raise unless both moments are float32 of one shape and v has no negative element."""
     for argument, moment in (("m", m), ("v", v)):
         require_dtype(argument, moment, "float32")
         if moment.shape != shape:
             reject_value(argument, f"of shape {shape}", moment.shape)
     if np.any(v < 0):
         reject_value("v", "a mean of squares, nowhere below 0", float(np.min(v)))
-    return real_operand(m, "m"), real_operand(v, "v")
 
 
 def to_single(values: Array) -> Array:

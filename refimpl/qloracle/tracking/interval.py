@@ -127,11 +127,12 @@ def joined(fmt: Format, *terms: tuple[Tracked, int]) -> Tracked:
 def scaled(term: Tracked, factor: float | Array, roundings: float, fmt: Format, largest: float = 0.0) -> Tracked:
     """Track term · factor, with `roundings` operations for the factor's own value and the product.
 
-    An implementation may apply factors elsewhere; `largest` is the most that an earlier underflow is multiplied by.
+    An implementation may apply factors elsewhere; `largest` is the most that an earlier underflow is multiplied by. A
+    factor α·(1/r) is off by η₀/r where α is subnormal, and by η₀ where the product is: less than 2η₀ times the term.
     """
     size = np.abs(factor)
     magnitude = term.magnitude * size
-    under = term.underflow * np.maximum(size, largest) + (term.magnitude + roundings) * fmt.half_smallest_subnormal
+    under = term.underflow * np.maximum(size, largest) + (2 * term.magnitude + roundings) * fmt.half_smallest_subnormal
     with np.errstate(invalid="ignore", over="ignore"):
         value = term.value * factor
     # A dropped infinity is 0 · ∞ = NaN for one implementation, and left out by another.
@@ -140,10 +141,15 @@ def scaled(term: Tracked, factor: float | Array, roundings: float, fmt: Format, 
     return Tracked(value, magnitude, term.exponent + roundings * fmt.unit_roundoff, under, unsure)
 
 
+def loses(target: Format, fmt: Format) -> bool:
+    """Return whether rounding numbers of a format to another one changes any of them."""
+    return target.mantissa_bits < fmt.mantissa_bits or target.exponent_bits < fmt.exponent_bits
+
+
 def rounded_to(term: Tracked, name: str, fmt: Format, argument: str = "intermediate") -> Tracked:
     """Track a rounding to a declared format; none if that holds whatever the accumulation format holds."""
     target = format_named(name, argument)
-    if target.mantissa_bits >= fmt.mantissa_bits and target.exponent_bits >= fmt.exponent_bits:
+    if not loses(target, fmt):
         return term
     under = np.where(term.magnitude > 0, term.underflow + target.half_smallest_subnormal, 0.0)
     return Tracked(term.value, term.magnitude, term.exponent + target.unit_roundoff, under, term.unsure)

@@ -1,14 +1,16 @@
 """The row norms of a DoRA layer, and g = m/n, with what computing them costs.
 
 Clause: ``[bounds.dora]``. Let V = W + sBA and V̂ what an implementation computes, |V̂ − V| ≤ E element by element by the
-derivation in `tracking`. By the triangle inequality | ‖V̂‖ − ‖V‖ | ≤ ‖E‖ =: Δ. A sum of K squares of V̂, in any order,
-has K roundings on a path, and the root halves what it is given and rounds once; an implementation that divides by the
-largest element first, so that no square leaves the range, has four more. So
+derivation in `tracking`, the roundings of an adapter included where they are declared. By the triangle inequality
+| ‖V̂‖ − ‖V‖ | ≤ ‖E‖ =: Δ. A sum of K squares of V̂, in any order, has K roundings on a path, and the root halves what it
+is given and rounds once; an implementation that divides by the largest element first, so that no square leaves the
+range, has four more, and loses K η₀ of n relative to n. So, with k = K (u + 2η₀),
 
-    n̂ lies between √((n − Δ)²·exp(−K u) − K η₀)·exp(−5u) and √((n + Δ)²·exp(K u) + K η₀)·exp(5u)
+    n̂ lies between √((n − Δ)²·exp(−k) − K η₀)·exp(−5u) and √((n + Δ)²·exp(k) + K η₀)·exp(5u)
 
-and ĝ = m/n̂ within two roundings (a quotient, or a reciprocal and a product). Where (n + Δ)² could overflow the
-accumulation, or the lower end is 0 and n is not, g is *unbounded*: there a layer may return any number, but not NaN.
+and ĝ = m/n̂ within two roundings (a quotient, or a reciprocal and a product). A declared format with roundoff u' and η₀'
+moves V̂ by u'·|V̂| + η₀' and n̂ likewise. Where (n + Δ)² could overflow the accumulation, or V̂, n̂ or ĝ the declared
+format, or the lower end is 0 and n is not, g is *unbounded*: there a layer may return any number, but not NaN.
 """
 
 from dataclasses import dataclass
@@ -16,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from qloracle.dora import merged_rows, over_norms, row_norms
-from qloracle.formats import Array, format_named
-from qloracle.tracking.adapter import Factors
-from qloracle.tracking.interval import Tracked, exact_input, interval, product_sum, rounded_to, scaled
+from qloracle.formats import Array, Format, format_named
+from qloracle.tracking.adapter import Factors, tracked_delta
+from qloracle.tracking.interval import Tracked, exact_input, interval, largest_result, loses, rounded_to
 
 NORM_ROUNDINGS = 5.0  # beside those of the sum: the root, and four of an implementation that scales
 
@@ -31,40 +33,59 @@ class Gain:
     less_one: Tracked  # g − 1
     inverse: Tracked  # 1/n, 0 where n = 0
     bounded: Array  # bool: whether the three are bounded at all
+    in_range: Array  # bool: whether V fits the declared format, and g times a row of W, B, B A or V the accumulation
 
 
 def tracked_gain(weight: Array, lora_a: Array, lora_b: Array, magnitude: Array, how: Factors) -> Gain:
     """Track g, g − 1 and 1/n of the merged rows."""
-    fmt = how.fmt
-    merged = merged_rows(weight, lora_a, lora_b, how.scale)
-    low = scaled(product_sum(exact_input(lora_b), exact_input(lora_a), fmt), how.scale, how.scale_roundings, fmt)
-    rows = interval(fmt, (exact_input(weight), 1), (low, lora_a.shape[0]))
-    target = format_named(how.declared.norm, "norm")
-    narrow = 0.0 if target.mantissa_bits >= fmt.mantissa_bits else target.unit_roundoff
-    with np.errstate(invalid="ignore", over="ignore"):
-        off = (rows.hi - rows.lo) / 2
-        off = off + narrow * (np.abs(merged) + off) + (off > 0) * target.half_smallest_subnormal * (narrow > 0)
+    fmt, target = how.fmt, format_named(how.declared.norm, "norm")
+    merged, off, fit, held = _tracked_rows(weight, lora_a, lora_b, target, how)
+    narrow, lost = (target.unit_roundoff, target.half_smallest_subnormal) if loses(target, fmt) else (0.0, 0.0)
     norms = row_norms(merged)
     least, most = _norm_limits(norms, row_norms(np.nan_to_num(off, posinf=0.0)), merged.shape[1], how)
-    least = least * (1 - narrow) - (narrow > 0) * target.half_smallest_subnormal
+    overflows = (most * most >= fmt.largest_finite) | (most * (1 + narrow) + lost >= target.largest_finite)
+    least = least * (1 - narrow) - lost
     exact, finite = norms == 0, np.isfinite(norms)
-    overflows = most * most >= fmt.largest_finite
-    bounded = ((exact & (most == 0)) | ((least > 0) & ~overflows) | ~finite) & rows.judged.all(axis=1)
+    bounded = ((exact & (most == 0)) | ((least > 0) & ~overflows) | ~finite) & fit & held
     usable = bounded & finite & ~exact
     inverse = _over(np.ones_like(norms), norms, least, usable, how)
     gain = rounded_to(
         _over(magnitude, norms, least, usable & np.isfinite(magnitude), how), how.declared.norm, fmt, "norm"
     )
-    bounded = bounded & (gain.magnitude[0] + gain.underflow[0] < fmt.largest_finite / 4)
-    return Gain(gain, _less_one(gain, how), inverse, bounded[np.newaxis])
+    room = min(fmt.largest_finite / 4, target.largest_finite / 2)
+    size = largest_result(gain)[0]
+    bounded = bounded & (size < room)
+    with np.errstate(over="ignore", invalid="ignore"):
+        entries = (weight, how.largest * lora_b, how.largest * (np.abs(lora_b) @ np.abs(lora_a)), merged)
+        fits = [size * np.max(np.abs(part), axis=1, initial=0.0) * 2 < fmt.largest_finite for part in entries]
+    in_range = held & (np.all(fits, axis=0) | ~bounded | ~finite)
+    return Gain(gain, _less_one(gain, how), inverse, bounded[np.newaxis], in_range[np.newaxis])
+
+
+def _tracked_rows(
+    weight: Array, lora_a: Array, lora_b: Array, target: Format, how: Factors
+) -> tuple[Array, Array, Array, Array]:
+    """Return V, by how much it may be off, the rows in which it cannot overflow, and those that the format holds."""
+    fmt = how.fmt
+    merged = merged_rows(weight, lora_a, lora_b, how.scale)
+    delta, fit = tracked_delta(lora_a, lora_b, how)
+    rows = interval(fmt, (exact_input(weight), 1), (delta, lora_a.shape[0]))
+    with np.errstate(invalid="ignore", over="ignore"):
+        off = (rows.hi - rows.lo) / 2
+        if loses(target, fmt):
+            present = np.abs(merged) + off
+            off = off + target.unit_roundoff * present + (present > 0) * target.half_smallest_subnormal
+        held = (np.abs(merged) + off < target.largest_finite) | ~np.isfinite(merged)
+    return merged, off, np.all(rows.judged & fit, axis=1), np.all(held, axis=1)
 
 
 def _norm_limits(norms: Array, off: Array, terms: int, how: Factors) -> tuple[Array, Array]:
     """Return the least and the most that a computed norm can be."""
     unit, under = how.fmt.unit_roundoff, terms * 2 * how.fmt.half_smallest_subnormal
+    summed = terms * unit + under
     with np.errstate(invalid="ignore", over="ignore"):
-        below = np.maximum(norms - off, 0.0) ** 2 * np.exp(-terms * unit) - under
-        above = (norms + off) ** 2 * np.exp(terms * unit) + under * ((norms + off) > 0)
+        below = np.maximum(norms - off, 0.0) ** 2 * np.exp(-summed) - under
+        above = (norms + off) ** 2 * np.exp(summed) + under * ((norms + off) > 0)
     rounded = np.exp(NORM_ROUNDINGS * unit)
     return np.sqrt(np.maximum(below, 0.0)) / rounded, np.sqrt(above) * rounded
 
