@@ -41,7 +41,7 @@ def compare(before: Path, after: Path, console: Console) -> int:
         table.add_row(name, _shown(first), f"[{colour}]{_shown(second)}[/]", escape(second[2]))
     if changed:
         console.print(table)
-    console.print(f"{changed} of {len(set(was) | set(now))} verdicts changed, {worse} that held are broken")
+    console.print(f"{changed} of {len(set(was) | set(now))} verdicts changed, {worse} are broken that were not")
     return 1 if worse else 0
 
 

@@ -1,16 +1,20 @@
 """What other programs read, as functions of a report: JUnit XML, annotations of a pull request, a badge."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from qloracle_conformance.files import write_atomically
+from qloracle_conformance.judge import LEVELS
 from qloracle_conformance.reading import Run
 from qloracle_conformance.run import BROKEN
 from qloracle_conformance.summary import rows
 
+FAILING = (*BROKEN, "fixed")  # what makes the exit code of a run 1: an entry of a deviation that is fixed must go
+_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CHARACTER = 6.6  # pixels of a badge's letter, about
 
 
@@ -18,28 +22,43 @@ def junit(run: Run) -> str:
     """Return a report as JUnit XML: a suite for each operation, a case for each property."""
     backend = run.header["backend"]
     name = f"qloracle {backend['name']} {backend['version']} on {backend['device']}"
-    root = ET.Element("testsuites", name=name)
-    by_operation: dict[str, ET.Element] = {}
+    root = ET.Element("testsuites", name=_printable(name))
+    by_operation: dict[str, list[Mapping[str, Any]]] = {}
     for line in run.properties:
-        if line["operation"] not in by_operation:
-            by_operation[line["operation"]] = ET.SubElement(root, "testsuite", name=line["operation"])
-        suite = by_operation[line["operation"]]
-        case = ET.SubElement(
-            suite, "testcase", classname=f"{line['operation']}.{line['stage']}", name=line["id"],
-            time=f"{line['seconds']:.3f}",
-        )  # fmt: skip
-        if line["status"] in BROKEN:
-            tag = "error" if line["status"] == "error" else "failure"
-            found = ET.SubElement(case, tag, message=_printable(line["message"]), type=line["status"])
-            found.text = _details(line)
-        elif line["status"] != "pass":  # known, blocked, not judged: no pass, and no failure of its own
-            ET.SubElement(case, "skipped", message=_printable(f"{line['status']}: {line['message']}"))
-    for suite in by_operation.values():
-        suite.set("tests", str(len(suite)))
-        for tag, plural in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
-            suite.set(plural, str(len(suite.findall(f"testcase/{tag}"))))
+        by_operation.setdefault(line["operation"], []).append(line)
+    for operation, lines in by_operation.items():
+        suite = ET.SubElement(root, "testsuite", name=_printable(operation), timestamp=run.header["time"].rstrip("Z"))
+        properties = ET.SubElement(suite, "properties")
+        for key, value in (("specification", run.header["specification"]), ("backend", name)):
+            ET.SubElement(properties, "property", name=key, value=_printable(value))
+        for line in lines:
+            _add_case(suite, line)
+        _count(suite, [suite], lines)
+    _count(root, list(root), run.properties)
     ET.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _add_case(suite: ET.Element, line: Mapping[str, Any]) -> None:
+    case = ET.SubElement(
+        suite, "testcase", name=_printable(line["id"]), classname=_printable(f"{line['operation']}.{line['stage']}"),
+        time=f"{line['seconds']:.3f}",
+    )  # fmt: skip
+    if line["status"] in FAILING:
+        tag = "error" if line["status"] == "error" else "failure"
+        found = ET.SubElement(case, tag, message=_printable(line["message"]), type=line["status"])
+        found.text = _details(line)
+    elif line["status"] != "pass":  # known, blocked, not judged: no pass, and no failure of its own
+        ET.SubElement(case, "skipped", message=_printable(f"{line['status']}: {line['message']}"))
+
+
+def _count(element: ET.Element, suites: Sequence[ET.Element], lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write into a suite, or all of them, what its cases are."""
+    element.set("tests", str(len(lines)))
+    for tag, plural in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
+        if element.tag == "testsuite" or tag != "skipped":  # the schemas know no skipped of all suites
+            element.set(plural, str(sum(len(suite.findall(f"testcase/{tag}")) for suite in suites)))
+    element.set("time", f"{sum(line['seconds'] for line in lines):.3f}")
 
 
 def _details(line: Mapping[str, Any]) -> str:
@@ -50,17 +69,22 @@ def _details(line: Mapping[str, Any]) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return a text without the control characters that XML cannot hold."""
-    return "".join(c if c in "\n\t" or c >= " " else "\ufffd" for c in text)
+    """Return a text without the characters that XML cannot hold."""
+    return _NOT_XML.sub("\ufffd", text)
 
 
 def annotations(run: Run) -> str:
-    """Return one workflow command for each broken stage, as GitHub and compatible services read them."""
+    """Return a workflow command for each stage that does not hold, as GitHub and compatible services read them.
+
+    What has no verdict is a warning; known deviations are none of either.
+    """
     lines = []
     for row in rows(run.properties):
-        if row.status in BROKEN:
-            text = f"{row.operation} {row.stage} ({row.broken} of {row.properties} properties): {row.finding}"
-            lines.append(f"::error title=qloracle {_command(row.status)}::{_command(text)}")
+        kind = "error" if row.status in FAILING else "warning" if row.status in ("blocked", "not-judged") else ""
+        if kind:
+            where = f"{row.operation} {row.stage} ({row.broken} of {row.properties} properties)"
+            title = _parameter(f"qloracle {row.status}")
+            lines.append(f"::{kind} title={title}::{_command(f'{where}: {row.finding}')}")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -68,14 +92,17 @@ def _command(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
+def _parameter(text: str) -> str:
+    return _command(text).replace(":", "%3A").replace(",", "%2C")
+
+
 def badge(run: Run) -> str:
     """Return an SVG that states the specification version and at which levels how many operations hold."""
     left = f"qloracle {run.header['specification']}"
-    held = _levels(run)
-    broken = len({r.operation for r in rows(run.properties) if r.status in BROKEN})
-    parts = [f"{count} {level}" for level, count in held.items() if count]
-    right = ", ".join([*parts, f"{broken} broken"] if broken else parts) or "nothing claimed"
-    colour = "#b3261e" if broken or not parts else "#2e7d32"
+    counts = standing(run)
+    right = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing claimed"
+    bad = counts["broken"] or not any(counts.values())
+    colour = "#b3261e" if bad else "#7a5c00" if counts["known"] or counts["not judged"] else "#2e7d32"
     a, b = (round(len(text) * _CHARACTER + 14) for text in (left, right))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{a + b}" height="20" role="img"'
@@ -87,19 +114,24 @@ def badge(run: Run) -> str:
     )
 
 
-def _levels(run: Run) -> dict[str, int]:
-    """Return the number of operations that hold, by the loosest level that they claim."""
-    order = ("exact", "tie", "bound")
-    loosest: dict[str, int] = {}
-    failed: set[str] = set()
+def standing(run: Run) -> dict[str, int]:
+    """Return how many operations hold, by the loosest level that they claim, and how many do not, by why not."""
+    claimed: dict[str, list[Mapping[str, Any]]] = {}
     for line in run.properties:
-        loosest[line["operation"]] = max(loosest.get(line["operation"], 0), order.index(line["claimed"]))
-        if line["status"] not in ("pass", "not-claimed"):
-            failed.add(line["operation"])
-    return {
-        level: sum(place == i and name not in failed for name, place in loosest.items())
-        for i, level in enumerate(order)
-    }
+        if line["status"] != "not-claimed":
+            claimed.setdefault(line["operation"], []).append(line)
+    counts = dict.fromkeys((*LEVELS, "known", "not judged", "broken"), 0)
+    for lines in claimed.values():
+        found = {line["status"] for line in lines}
+        if found & set(FAILING):
+            counts["broken"] += 1
+        elif found & {"blocked", "not-judged"}:
+            counts["not judged"] += 1
+        elif "known" in found:
+            counts["known"] += 1
+        else:
+            counts[LEVELS[max(LEVELS.index(line["claimed"]) for line in lines)]] += 1
+    return counts
 
 
 def write_exports(run: Run, junit_to: Path | None, badge_to: Path | None) -> None:

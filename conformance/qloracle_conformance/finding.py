@@ -12,8 +12,6 @@ from qloracle_conformance.judge import NAN_ORDINAL, NO_WORD_ORDINAL, StageResult
 from qloracle_conformance.operations.operation import Operation
 from qloracle_conformance.patterns import describe_pattern
 
-_INFINITE = 1 << 40  # an ordinal distance beyond all 32-bit formats: NaN against a number
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -64,7 +62,7 @@ def find(result: StageResult, claimed: str, case: Case, operation: Operation) ->
     operation : Operation
     """
     if result.problem:
-        return Finding(-1, "the whole output", result.problem, "", result.problem, result.cause)
+        return Finding(-1, "the whole output", result.problem, "", result.problem, result.cause, dict(result.extra))
     wrong, limits = result.failing(claimed).reshape(-1), result.required(claimed)
     first = int(np.flatnonzero(wrong)[0])
     lo, hi = int(limits.lo.reshape(-1)[first]), int(limits.hi.reshape(-1)[first])
@@ -76,7 +74,7 @@ def find(result: StageResult, claimed: str, case: Case, operation: Operation) ->
         allowed=allowed,
         error=largest_error(result, claimed),
         cause=result.cause,
-        context=_context(case, operation, first, wrong.size),
+        context={**result.extra, **_context(case, operation, first, wrong.size), **_distance(result, first)},
     )
 
 
@@ -85,13 +83,20 @@ def largest_error(result: StageResult, claimed: str) -> str:
     if result.dtype == "byte order":
         return ""
     wrong, limits = result.failing(claimed), result.required(claimed)
-    got, lo, hi = (a[wrong].astype(np.float64) for a in (result.got, limits.lo, limits.hi))
-    distance = np.maximum(lo - got, got - hi)
+    got, lo, hi = (a[wrong] for a in (result.got, limits.lo, limits.hi))
+    numbers = (got < NO_WORD_ORDINAL) & (lo < NO_WORD_ORDINAL)
+    got, lo, hi = (a[numbers].astype(np.float64) for a in (got, lo, hi))
+    finite = np.maximum(lo - got, got - hi)
     unit = "ulp" if result.dtype in FORMATS else "codes" if result.dtype == "uint8" else "units"
-    nan = int(np.sum(distance > _INFINITE))
-    finite = distance[distance <= _INFINITE]
+    nan = int(np.sum(~numbers))
     parts = [f"off by up to {int(finite.max())} {unit}"] if finite.size else []
     return ", ".join([*parts, f"{nan} NaN against a number"] if nan else parts)
+
+
+def _distance(result: StageResult, element: int) -> dict[str, str]:
+    """Return how far an element is from its nearest decision boundary, where that was measured."""
+    distance = np.nan if result.distance is None else result.distance.reshape(-1)[element]
+    return {"distance to the nearest boundary": f"{distance:.6g} x 2^-24 of it"} if np.isfinite(distance) else {}
 
 
 def _context(case: Case, operation: Operation, element: int, size: int) -> dict[str, str]:

@@ -1,26 +1,33 @@
-"""Regenerating what is generated: the locked property ids, and the README's tables from the committed reports."""
+"""Regenerating what is generated: the locked property ids, the README's tables and the page of results."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from qloracle_conformance.c_header.text import header_text
 from qloracle_conformance.files import FileError, read_text, write_atomically
-from qloracle_conformance.operations.operation import INPUTS, REPEAT
+from qloracle_conformance.library_matrix import library_matrix, library_reports
 from qloracle_conformance.plan import Plan
+from qloracle_conformance.reading import Run, read_run
+from qloracle_conformance.reference_tables import reference_speed, sweeps
 from qloracle_conformance.registry import properties
-from qloracle_conformance.report import read_report
-from qloracle_conformance.summary import Row, rows
+from qloracle_conformance.results_page import results_page
 from qloracle_conformance.table import print_matrices, print_verdicts
+from qloracle_conformance.vectors.canonical import canonical_files
 from qloracle_conformance.weights import MatrixResult
 
+HEADER = Path("conformance/qloracle_conformance/c_header/qloracle.h")
 IDS = Path("conformance/qloracle_conformance/property_ids.txt")
 README = Path("README.md")
+RESULTS = Path("reports/results.md")
 REPORTS = {"torch": Path("reports/torch-cpu.jsonl"), "bitsandbytes": Path("reports/bitsandbytes-cpu.jsonl")}
 BENCHMARK = Path("reports/bench-cpu.json")
+REFERENCE_SPEED = Path("reports/bench-reference.json")
+SWEEPS = [Path(f"reports/sweeps/{name}.json") for name in ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")]
 EXCERPT = ("nf4.quantize", "nf4.dequantize", "lora.forward")
 _HEAD = "# Ids of properties, locked: an id never changes its meaning and is never used again.\n"
 
@@ -34,7 +41,7 @@ def generate_files(root: Path, check_only: bool, console: Console) -> int:
         If `root` is no checkout of the repository, a report is cut short, or an id would disappear.
     """
     stale = 0
-    for path, text in (*_ids(root), *_readme(root)):
+    for path, text in (*_ids(root), *_readme(root), *_shipped(root)):
         if (root / path).exists() and read_text(root / path) == text:
             continue
         stale += 1
@@ -57,13 +64,17 @@ def _ids(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _readme(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the README with every marked part replaced by one made from its report."""
+    """Yield the README with every marked part made from its report, and the page of all results."""
     if not (root / README).exists():
         raise FileError(f"{README} not found below {root.resolve()}: run this in the root of the repository")
     text = read_text(root / README)
-    reports = {name: read_report(root / path) for name, path in REPORTS.items()}
-    parts = {name: markdown(lines) for name, lines in reports.items()}
-    parts |= {"conformance": excerpt(reports["torch"]), "bench": speed(root / BENCHMARK)}
+    reports = {name: read_run(root / path) for name, path in REPORTS.items()}
+    parts = {
+        "conformance": excerpt(reports["torch"]),
+        "bench": speed(root / BENCHMARK),
+        "sweeps": sweeps([root / path for path in SWEEPS]),
+        "libraries": library_matrix(library_reports(root / "reports")),
+    }
     for name, body in parts.items():
         begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
         if begin not in text or end not in text:
@@ -71,21 +82,28 @@ def _readme(root: Path) -> Iterator[tuple[Path, str]]:
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{body}{end}{rest.partition(end)[2]}"
     yield README, text
+    yield RESULTS, results_page(reports, reference_speed(root / REFERENCE_SPEED))
 
 
-def excerpt(lines: list[dict[str, Any]]) -> str:
+def _shipped(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the C header and the vectors that are part of the package."""
+    yield HEADER, header_text()
+    yield from canonical_files(root, Console(stderr=True))
+
+
+def excerpt(run: Run) -> str:
     """Return a part of what the terminal shows of a report: two operations, and the first matrices."""
     console = Console(file=StringIO(), width=118, highlight=False, color_system=None)
-    shown = [x for x in lines if x["type"] == "property" and x["operation"] in EXCERPT and x["family"] != "weights"]
+    shown = [x for x in run.properties if x["operation"] in EXCERPT and x["family"] != "weights"]
     print_verdicts(console, shown, Plan([], frozenset(), [], []))
-    matrices = [_matrix(x) for x in lines if x["type"] == "matrix"][:4]
+    matrices = [_matrix(x) for x in run.matrices[:4]]
     console.print()
     print_matrices(console, matrices)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "```\n" + "\n".join(line.rstrip() for line in text.splitlines()) + "\n```\n"
 
 
-def _matrix(line: dict[str, Any]) -> MatrixResult:
+def _matrix(line: Mapping[str, Any]) -> MatrixResult:
     shape = tuple(line["shape"])
     return MatrixResult(
         line["name"], shape, line["dtype"], line["not_finite"], line["bits_per_weight"], line["sqnr_db"]
@@ -116,38 +134,3 @@ def speed(path: Path) -> str:
     names = "| | format | reference on one thread, million values/s | torch : bitsandbytes | torch : reference |"
     table = "\n".join([names, "|---|---|---:|---:|---:|", *rows])
     return f"{head} {run['repeat']} in one run; {versions}. The last two columns are ratios of speeds.\n\n{table}\n"
-
-
-def markdown(lines: list[dict[str, Any]]) -> str:
-    """Return a report as a Markdown table with its circumstances.
-
-    Raises
-    ------
-    FileError
-        If the report has no footer.
-    """
-    head = next((line for line in lines if line["type"] == "header"), None)
-    if head is None or lines[-1]["type"] != "footer":
-        raise FileError("a report without header or footer was cut short; run it again")
-    backend, suite, settings = head["backend"], head["suite"], head["settings"]
-    found = [r for r in rows(x for x in lines if x["type"] == "property") if r.stage not in (INPUTS, REPEAT)]
-    table = ["| operation | stage | claimed | attained | verdict | cases | values on a boundary | what differs |",
-             "|---|---|---|---|---|---:|---:|---|"]  # fmt: skip
-    table += [_line(r) for r in found]
-    unclaimed = lines[-1]["unclaimed"]
-    note = f"\nNot claimed: {', '.join(unclaimed)}.\n" if unclaimed else ""
-    capability = head["environment"].get("cpu_capability", "")
-    return (
-        f"{backend['name']} {backend['version']} on {backend['device']} ({capability}), profile {settings['profile']},"
-        f" seed {settings['seed']}, NumPy {suite['numpy']}, Python {suite['python']}, {head['time'][:10]}.\n\n"
-        + "\n".join(table) + "\n" + note
-    )  # fmt: skip
-
-
-def _line(row: Row) -> str:
-    finding = row.finding.replace("|", "\\|")
-    hits = f"{row.boundary_hits:,}" if row.boundary_hits else "–"
-    return (
-        f"| {row.operation} | {row.stage} | {row.claimed} | {row.attained} | {row.status} | {row.cases:,} | {hits} |"
-        f" {finding} |"
-    )

@@ -89,6 +89,17 @@ def from_interval(interval: Interval, fmt: str) -> Allowed:
 
 
 @dataclass(frozen=True)
+class CodeSteps:
+    """Elements whose code is not the exact one, on the step function of their codebook."""
+
+    codebook: str  # its name; "int8" for whole steps of 1/127, "affine" for whole steps of the scale
+    index: Array  # flat, of the elements
+    scaled: Array  # float64: x/absmax, or x/scale
+    right: Array  # int64: positions in value order
+    given: Array
+
+
+@dataclass(frozen=True)
 class StageResult:
     """What the oracle says about one stage of one call."""
 
@@ -98,6 +109,8 @@ class StageResult:
     blocked: Array | None = None  # True where a stage before it, whose output this one was given, failed
     distance: Array | None = None  # to the nearest decision boundary, in units of 2^−24 of the boundary
     used: Array | None = None  # part of the error bound that was used
+    middle: Array | None = None  # int64 ordinals of the exact sums, rounded once; None where `allowed` says as much
+    steps: CodeSteps | None = None
     problem: str = ""  # a wrong dtype or shape: nothing to compare, the stage fails as a whole
     cause: str = ""  # a named mistake that would explain the output
     words: Array | None = None  # output bit patterns, for messages

@@ -11,6 +11,7 @@ from qloracle_conformance.plan import Plan
 from qloracle_conformance.reading import Run, read_run
 from qloracle_conformance.registry import properties
 from qloracle_conformance.report import Report
+from qloracle_conformance.report_schema import FORMAT
 from qloracle_conformance.shards import Shard, parse_shard
 from qloracle_conformance.summary import exit_code
 from qloracle_conformance.table import print_counts, print_findings, print_verdicts
@@ -64,6 +65,11 @@ def _require_one_run(runs: Sequence[Run]) -> None:
     first = runs[0]
     shards: dict[Shard, Path] = {}
     for run in runs:
+        if run.header["format"] != FORMAT:
+            raise FileError(
+                f"{run.path}, line 1: to be merged, format must be {FORMAT}, got {run.header['format']};"
+                " run the shard again"
+            )
         for key in _SHARED:
             if run.header[key] != first.header[key]:
                 raise FileError(f"{run.path}, line 1: {key} must be that of {first.path}: {first.header[key]}")

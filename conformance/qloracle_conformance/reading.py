@@ -1,29 +1,18 @@
 """Reading reports: what a complete one must have, and one message that says file, line and rule where it has not."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qloracle import SPECIFICATION_VERSION
 from qloracle_conformance.files import FileError, read_text
-from qloracle_conformance.report import FORMAT
+from qloracle_conformance.report_schema import ADDED_IN_2, FORMAT, LINES, first_problem
 
-_KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "header": {
-        "format": int, "specification": str, "backend": dict, "environment": dict, "settings": dict, "suite": dict,
-        "claims": list, "time": str,
-    },
-    "property": {
-        "id": str, "operation": str, "stage": str, "family": str, "clause": str, "claimed": str,
-        "attained": (str, type(None)), "basis": str, "status": str, "cases": int, "elements": int, "not_judged": int,
-        "blocked": int, "failing": int, "boundary_hits": int, "bound_used": (int, float), "window": (int, float),
-        "message": str, "finding": (dict, type(None)), "witness": str, "seconds": (int, float),
-    },
-    "matrix": {"name": str, "shape": list, "dtype": str, "not_finite": int, "bits_per_weight": dict, "sqnr_db": dict},
-    "footer": {"exit_code": int, "properties": int, "unclaimed": list, "seconds": (int, float)},
-}  # fmt: skip
+READABLE = (1, FORMAT)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
@@ -38,7 +27,7 @@ class Run:
 
 
 def read_run(path: Path) -> Run:
-    """Read a report.
+    """Read a report; one of format 1 gets empty distributions.
 
     Raises
     ------
@@ -46,9 +35,11 @@ def read_run(path: Path) -> Run:
         If it cannot be read, a line breaks the schema, the specification is newer than this one, or the footer is
         missing: the message names file, line and rule.
     """
-    lines = [_line(path, number, text) for number, text in enumerate(read_text(path).splitlines(), 1)]
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(read_text(path).splitlines(), 1):
+        lines.append(_line(path, number, text, lines[0] if lines else None))
     kinds = [line["type"] for line in lines]
-    if not lines or kinds[0] != "header":
+    if not lines:
         raise FileError(f"{path}, line 1: a report begins with its header")
     if "footer" not in kinds:
         raise FileError(f"{path}, line {len(lines)}: the report has no footer, it was cut short; run it again")
@@ -59,31 +50,61 @@ def read_run(path: Path) -> Run:
         raise FileError(
             f"{path}, line {len(lines)}: the footer counts {lines[-1]['properties']} properties, there are {len(found)}"
         )
+    _require_distinct(path, lines)
     return Run(path, lines[0], found, [line for line in lines if line["type"] == "matrix"], lines[-1])
 
 
-def _line(path: Path, number: int, text: str) -> dict[str, Any]:
+def _require_distinct(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if line["type"] == "property" and seen.setdefault(line["id"], number) != number:
+            raise FileError(f"{path}, line {number}: property {line['id']} is on line {seen[line['id']]} already")
+
+
+def _line(path: Path, number: int, text: str, header: Mapping[str, Any] | None) -> dict[str, Any]:
     try:
-        line = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise FileError(f"{path}, line {number}: no JSON: {error.msg}") from error
+        line = json.loads(text, parse_constant=_refuse_constant)
+    except (RecursionError, ValueError) as error:
+        message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise FileError(f"{path}, line {number}: no JSON: {message}") from error
+    if _SURROGATE.search(text) and not _is_text(line):
+        raise FileError(f"{path}, line {number}: half a surrogate pair is no text")
     kind = line.get("type") if isinstance(line, dict) else None
-    if kind not in _KEYS:
-        raise FileError(f"{path}, line {number}: type must be one of {', '.join(_KEYS)}, got {kind!r}")
-    for key, types in _KEYS[kind].items():
-        if not isinstance(line.get(key), types) or isinstance(line.get(key), bool):
-            raise FileError(f"{path}, line {number}: a {kind} needs the key {key!r} of its type, got {line.get(key)!r}")
-    if kind == "header":
+    if not isinstance(kind, str) or kind not in LINES:
+        raise FileError(f"{path}, line {number}: type must be one of {', '.join(LINES)}, got {kind!r}")
+    if header is None:
+        if kind != "header":
+            raise FileError(f"{path}, line {number}: a report begins with its header")
         _require_known_versions(path, line)
+    elif kind == "property" and header["format"] == 1:
+        line = {**line, **{key: line.get(key, value) for key, value in ADDED_IN_2.items()}}
+    problem = first_problem(line, LINES[kind])
+    if problem:
+        raise FileError(f"{path}, line {number}: a {kind} {problem}")
     return dict(line)
 
 
+def _is_text(line: Any) -> bool:
+    try:
+        json.dumps(line, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"JSON has no {name}")
+
+
 def _require_known_versions(path: Path, header: Mapping[str, Any]) -> None:
-    if header["format"] != FORMAT:
-        raise FileError(f"{path}, line 1: format must be {FORMAT}, got {header['format']}")
-    if version(header["specification"]) > version(SPECIFICATION_VERSION):
+    if header.get("format") not in READABLE:
         raise FileError(
-            f"{path}, line 1: specification {header['specification']} is newer than {SPECIFICATION_VERSION}, the one"
+            f"{path}, line 1: format must be one of {', '.join(map(str, READABLE))}, got {header.get('format')!r}"
+        )
+    specification = str(header.get("specification"))
+    if version(specification) > version(SPECIFICATION_VERSION):
+        raise FileError(
+            f"{path}, line 1: specification {specification} is newer than {SPECIFICATION_VERSION}, the one"
             " that this program knows"
         )
 

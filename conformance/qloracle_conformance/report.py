@@ -12,11 +12,10 @@ import numpy as np
 
 from qloracle import SPECIFICATION_VERSION
 from qloracle_conformance.backend import BackendInfo
-from qloracle_conformance.files import FileError, read_text
+from qloracle_conformance.files import FileError
+from qloracle_conformance.report_schema import FORMAT
 from qloracle_conformance.weights import MatrixResult
 from qloracle_conformance.worker import THREADS
-
-FORMAT = 1
 
 
 class Report:
@@ -45,7 +44,9 @@ class Report:
     def line(self, kind: str, content: Mapping[str, Any]) -> None:
         """Write one line."""
         if self._file is not None:
-            self._file.write(json.dumps({"type": kind, **content}, ensure_ascii=False, allow_nan=False) + "\n")
+            text = json.dumps({"type": kind, **content}, ensure_ascii=False, allow_nan=False)
+            # What a backend says may hold half a surrogate pair, which no file holds.
+            self._file.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
             self._file.flush()
 
     def close(self) -> None:
@@ -91,17 +92,3 @@ def matrix_line(result: MatrixResult) -> dict[str, Any]:
         # JSON has neither NaN (nothing finite to measure) nor infinity (restored without any error).
         "sqnr_db": {k: round(v, 3) if math.isfinite(v) else str(v) for k, v in result.sqnr.items()},
     }
-
-
-def read_report(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a report.
-
-    Raises
-    ------
-    FileError
-        If it cannot be read, or a line is no JSON.
-    """
-    try:
-        return [json.loads(line) for line in read_text(path).splitlines()]
-    except json.JSONDecodeError as error:
-        raise FileError(f"{path} is no report: {error}") from error

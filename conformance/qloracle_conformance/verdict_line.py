@@ -26,6 +26,7 @@ def property_line(result: PropertyResult) -> dict[str, Any]:
         "boundary_hits": tally.boundary_hits,
         "bound_used": round(tally.used, 6),
         "window": round(tally.window, 3),
+        **tally.distribution.as_json(),
         "message": result.message,
         "finding": tally.finding.as_json() if tally.finding else None,
         "witness": result.witness,

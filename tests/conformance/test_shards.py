@@ -3,17 +3,16 @@
 import json
 from io import StringIO
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import pytest
 from rich.console import Console
 
 from qloracle_conformance.comparing import compare
-from qloracle_conformance.exports import annotations, badge, junit
 from qloracle_conformance.files import FileError
 from qloracle_conformance.merging import merge
 from qloracle_conformance.plan import UsageError
 from qloracle_conformance.reading import read_run
+from qloracle_conformance.report_schema import ADDED_IN_2
 from qloracle_conformance.shards import Shard, parse_shard
 
 from .commands import qloracle, write_module
@@ -104,12 +103,43 @@ def test_a_comparison_shows_what_broke_and_what_did_not_change(folder: Path) -> 
     assert compare(folder / "whole.jsonl", folder / "jobs.jsonl", quiet()) == 0
 
 
+def twice(text: str) -> str:
+    lines = text.splitlines()
+    return "\n".join([lines[0], lines[1], lines[1], *lines[3:]]) + "\n"
+
+
+def as_format_1(text: str) -> str:
+    """What an earlier version wrote: no distributions."""
+    content = [json.loads(line) for line in text.splitlines()]
+    content[0]["format"] = 1
+    kept = [{k: v for k, v in line.items() if k not in ADDED_IN_2} for line in content]
+    return "".join(json.dumps(line) + "\n" for line in kept)
+
+
+def test_a_report_of_format_1_is_read_and_compared_but_not_merged(folder: Path) -> None:
+    for name in ("whole", "s1", "s2", "s3"):
+        (folder / f"old-{name}.jsonl").write_text(as_format_1((folder / f"{name}.jsonl").read_text()))
+    run = read_run(folder / "old-whole.jsonl")
+    assert all((line["ordinal_errors"], line["places"]) == ({}, None) for line in run.properties)
+    assert compare(run.path, folder / "whole.jsonl", quiet()) == 0
+    with pytest.raises(FileError, match=r"old-s1.jsonl, line 1: to be merged, format must be 2, got 1"):
+        merge([folder / f"old-s{i}.jsonl" for i in (1, 2, 3)], None, quiet())
+
+
 CORRUPT = {
     "no header": (lambda text: text.partition("\n")[2], "begins with its header"),
     "no footer": (lambda text: text.rstrip("\n").rpartition("\n")[0], "no footer"),
     "half a line": (lambda text: text[:-20], "no JSON"),
     "a newer specification": (lambda text: text.replace('"specification": "0.', '"specification": "99.', 1), "newer"),
-    "another format": (lambda text: text.replace('"format": 1', '"format": 7', 1), "format must be 1"),
+    "another format": (lambda text: text.replace('"format": 2', '"format": 7', 1), "format must be one of 1, 2, got 7"),
+    "an unknown status": (lambda text: text.replace('"status": "pass"', '"status": "fine"', 1), "'status' as one of"),
+    "a word where counts are due": (
+        lambda text: text.replace('"bound_parts": []', '"bound_parts": ["x"]', 1),
+        "'bound_parts' as int, got 'x'",
+    ),
+    "a number that JSON lacks": (lambda text: text.replace('"window": 0.0', '"window": NaN', 1), "JSON has no NaN"),
+    "no name of the backend": (lambda text: text.replace('"name": ', '"named": ', 1), "needs the key 'backend.name'"),
+    "a property twice": (twice, "is on line 2 already"),
     "an unknown line": (lambda text: text.replace('"type": "property"', '"type": "proper"', 1), "type must be one of"),
     "a key of another type": (
         lambda text: text.replace('"cases": ', '"cases": null, "x": ', 1),
@@ -127,29 +157,3 @@ def test_a_corrupt_report_is_refused_with_file_line_and_rule(folder: Path, name:
     with pytest.raises(FileError, match=r"corrupt.jsonl, line \d+: ") as caught:
         read_run(path)
     assert rule in str(caught.value), str(caught.value)
-
-
-def test_junit_counts_what_the_report_says(folder: Path) -> None:
-    run = read_run(folder / "whole.jsonl")
-    root = ET.fromstring(junit(run))  # noqa: S314
-    cases = root.findall("testsuite/testcase")
-    assert [case.get("name") for case in cases] == [line["id"] for line in run.properties]
-    statuses = [line["status"] for line in run.properties]
-    assert len(root.findall(".//failure")) == statuses.count("fail") + statuses.count("differs") > 0
-    assert len(root.findall(".//error")) == statuses.count("error") > 0
-    assert sum(int(suite.get("tests", "0")) for suite in root) == len(cases)
-
-
-def test_annotations_name_every_broken_stage_on_one_line(folder: Path) -> None:
-    told = annotations(read_run(folder / "whole.jsonl")).splitlines()
-    assert told
-    assert all(line.startswith("::error title=qloracle ") for line in told)
-    assert any("nf4.quantize codes" in line for line in told)
-
-
-def test_the_badge_states_version_and_levels_and_no_percentage(folder: Path) -> None:
-    text = badge(read_run(folder / "whole.jsonl"))
-    ET.fromstring(text)  # noqa: S314
-    assert "qloracle 0." in text
-    assert "2 exact, 2 broken" in text
-    assert "%" not in text.replace("100%", "")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import qloracle
 from qloracle_conformance.files import FileError
-from qloracle_conformance.report import read_report
+from qloracle_conformance.reading import read_run
 from qloracle_conformance.safetensors_file import read_matrices, weights_path
 
 from .commands import REFERENCE, Ended
@@ -56,9 +56,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, dict[str, dict
     safetensors_file(folder / "w.safetensors", ALL)
     arguments = ("--weights", "w.safetensors", "--only", "*.weights", "--report", "r.jsonl")
     ended = command(folder, "check", "--backend", REFERENCE, *arguments)
-    lines = read_report(folder / "r.jsonl")
-    matrices = {line["name"]: line for line in lines if line["type"] == "matrix"}
-    return ended, matrices, [line for line in lines if line["type"] == "property"]
+    report = read_run(folder / "r.jsonl")
+    return ended, {line["name"]: dict(line) for line in report.matrices}, [dict(line) for line in report.properties]
 
 
 Run = tuple[Ended, dict[str, dict[str, Any]], list[dict[str, Any]]]

@@ -1,10 +1,11 @@
-"""Commands on reports: `qloracle merge`, `compare`, `export`; and `qloracle new-adapter`."""
+"""Commands on reports: `qloracle merge`, `compare`, `export`, `html`; and `qloracle new-adapter`."""
 
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from qloracle_conformance.commands.guard import console, guarded
 
@@ -56,6 +57,35 @@ def export(
         write_exports(run, junit, badge)
         if annotate:
             sys.stdout.write(annotations(run))
+        return 0
+
+    guarded(action)
+
+
+def html(
+    report: Annotated[Path, typer.Argument(help="A report of `check` or `merge`.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="A folder, or a file that ends in .html: only failures in detail.")
+    ] = Path("build/report"),
+    witnesses: Annotated[
+        Path | None, typer.Option(help="Folder of the witness files; not given: where the report says.")
+    ] = None,
+) -> None:
+    """Write a report as static pages with plots that need no network; the exit code does not say the verdict."""
+
+    def action() -> int:
+        from qloracle_conformance.reading import read_run
+        from qloracle_conformance.usage import UsageError
+
+        run = read_run(report)
+        try:
+            from qloracle_conformance.pages.command import write
+        except ModuleNotFoundError as error:
+            if error.name not in ("jinja2", "markupsafe", "matplotlib"):
+                raise
+            raise UsageError(f"this command needs the module {error.name!r}: pip install 'qloracle[report]'") from error
+        start = write(run, output, witnesses, Console(stderr=True))
+        console().print(f"start at {start}", soft_wrap=True, markup=False)
         return 0
 
     guarded(action)
