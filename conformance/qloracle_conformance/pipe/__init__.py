@@ -1,0 +1,1 @@
+"""Judging a program in any language: `qloracle gen OPERATION | program | qloracle judge OPERATION`."""
