@@ -1,29 +1,25 @@
-"""Placing and fetching torch tensors: shared by every adapter of a library that is built on torch."""
+"""Placing and fetching torch tensors: shared by every adapter of a library that is built on torch.
+
+The functions stand alone, for `qloracle witness-script` writes their source into a script that imports no qloracle.
+"""
 
 import platform
+from typing import Any
 
 import numpy as np
 import torch
 
-from qloracle.formats import FORMATS, Array, format_named
-
+Array = Any  # of NumPy
 LAYOUTS = ("contiguous", "offset", "strided", "transposed", "padded")  # torch has no negative strides
 
-_DTYPES = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "uint8": torch.uint8,
-    "int8": torch.int8,
-    "int32": torch.int32,
-    "int64": torch.int64,
-    "uint32": torch.uint32,
-    "bool": torch.bool,
-}
 # The narrow formats that this torch has; the others cannot be placed, so that an adapter cannot claim them.
-_DTYPES |= {name: getattr(torch, name) for name in FORMATS if name.startswith("float8") and hasattr(torch, name)}
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_NARROW = tuple(
+    name
+    for name in ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu")
+    if hasattr(torch, name)
+)
+_NAMES = ("float64", "float32", "float16", "bfloat16", "uint8", "int8", "int32", "int64", "uint32", "bool", *_NARROW)
+DTYPES = {name: getattr(torch, name) for name in _NAMES}
 
 
 class Placer:
@@ -44,10 +40,23 @@ class Placer:
         self, buffer: Array, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int
     ) -> torch.Tensor:
         """Return a tensor that is a view into a copy of the whole buffer on the device."""
-        if buffer.size == 0:
-            return torch.empty(shape, dtype=_DTYPES[dtype], device=self.device)
-        whole = torch.from_numpy(buffer.copy().view(np.uint8)).view(_DTYPES[dtype]).to(self.device)
-        return torch.as_strided(whole, shape, strides, offset)
+        return placed(buffer, dtype, shape, strides, offset, device=str(self.device))
+
+
+def placed(
+    buffer: Array, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, *, device: str
+) -> torch.Tensor:
+    """Return a tensor that is a view into a copy of the whole buffer on a device."""
+    if buffer.size == 0:
+        return torch.empty(shape, dtype=DTYPES[dtype], device=device)
+    whole = torch.from_numpy(buffer.copy().view(np.uint8)).view(DTYPES[dtype]).to(device)
+    return torch.as_strided(whole, shape, strides, offset)
+
+
+def whole(native: torch.Tensor) -> torch.Tensor:
+    """Return the buffer that a tensor was placed in, as a tensor of one axis."""
+    storage = native.untyped_storage()
+    return native.new_empty(0).set_(storage, 0, (storage.nbytes() // native.itemsize,), (1,))
 
 
 def fetch(native: torch.Tensor) -> tuple[Array, str]:
@@ -60,9 +69,8 @@ def fetch(native: torch.Tensor) -> tuple[Array, str]:
     """
     if not isinstance(native, torch.Tensor):
         raise TypeError(f"a tensor was expected, got {type(native).__name__}")
-    on_host = native.detach().cpu().contiguous()
-    name = _NAMES.get(native.dtype, str(native.dtype).removeprefix("torch."))
-    if name in FORMATS and format_named(name).numpy is None:
+    on_host, name = native.detach().cpu().contiguous(), str(native.dtype).removeprefix("torch.")
+    if name in _NARROW or name == "bfloat16":  # NumPy has no such type
         on_host = on_host.view(torch.uint8 if native.itemsize == 1 else torch.uint16)
     return on_host.numpy(), name
 

@@ -25,10 +25,11 @@ from qloracle_conformance.adapters.reference import (
 )
 from qloracle_conformance.arrays import LAYOUTS, HostArray, Placement, view_of
 from qloracle_conformance.backend import FEATURES, Backend, Claim
+from qloracle_conformance.out_arrays import with_out
 from qloracle_conformance.registry import OPERATIONS
 
 OPS: dict[str, Callable[..., Any]] = {
-    name: function
+    name: with_out(function)
     for part in (
         conversions,
         packing,
@@ -71,7 +72,8 @@ def backend(device: str = "cpu") -> Backend:
         )
         for name, operation in OPERATIONS.items()
     )
-    return Backend("reference", qloracle.SPECIFICATION_VERSION, place, fetch, OPS, claims, {"numpy": np.__version__})
+    return Backend("reference", qloracle.SPECIFICATION_VERSION, place, fetch, OPS, claims, {"numpy": np.__version__},
+                   whole)  # fmt: skip
 
 
 def place(buffer: Array, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> HostArray:
@@ -82,3 +84,11 @@ def place(buffer: Array, dtype: str, shape: tuple[int, ...], strides: tuple[int,
 def fetch(native: HostArray) -> tuple[Array, str]:
     """Return the items and the type's name."""
     return native.items, native.dtype
+
+
+def whole(native: HostArray) -> HostArray:
+    """Return the buffer that an array was placed in."""
+    base: Any = native.items
+    while base.base is not None:
+        base = base.base
+    return HostArray(base.reshape(-1).view(native.items.dtype), native.dtype)

@@ -1,0 +1,79 @@
+"""The matrix of verdicts over libraries: groups of operations by library, statuses only."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from qloracle_conformance.reading import Run, read_run
+from qloracle_conformance.registry import MODULES
+from qloracle_conformance.summary import ORDER
+
+OWN = ("reference", "torch")  # backends of this project, which have tables of their own
+GROUPS = {
+    "conversions": "conversions between formats",
+    "packing": "packing",
+    "tables": "codebooks",
+    "blockwise": "blockwise quantization",
+    "double": "double quantization",
+    "int8": "INT8",
+    "affine": "affine quantization",
+    "int8_linear": "INT8 and affine layers, LLM.int8()",
+    "layers": "LoRA and QLoRA layers",
+    "dora": "DoRA layers",
+    "products": "products with quantized weights",
+    "merging": "merging",
+    "requantizing": "merging into quantized weights",
+    "adapters": "starting and combining adapters",
+    "optimizers": "optimizers",
+    "footprint": "memory",
+}
+SEQUENCES = "sequences of calls"
+_SILENT = ("not-claimed", "blocked")  # nothing was claimed; or it rests on a stage whose status stands there already
+
+
+def library_reports(folder: Path) -> list[Run]:
+    """Return the reports of libraries on the CPU, by name.
+
+    Raises
+    ------
+    FileError
+        If one is no complete report.
+    """
+    runs = [read_run(path) for path in sorted(folder.glob("*-cpu.jsonl"))]
+    return [run for run in runs if run.header["backend"]["name"] not in OWN]
+
+
+def library_matrix(runs: Sequence[Run]) -> str:
+    """Return the matrix as Markdown: of every group of operations each status that one of its properties has."""
+    heads = [f"{run.header['backend']['name']} {_version(run)}" for run in runs]
+    group = _group_of()
+    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(runs)}"]
+    cells = [_cells(run, group) for run in runs]
+    for title in (*GROUPS.values(), SEQUENCES):
+        row = [_cell(found.get(title, set())) for found in cells]
+        if any(cell != "–" for cell in row):
+            lines.append(f"| {title} | {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _version(run: Run) -> str:
+    return str(run.header["backend"]["version"]).partition("+")[0]
+
+
+def _group_of() -> Mapping[str, str]:
+    """Return the title of the group of every operation."""
+    return {
+        operation.name: GROUPS[module.__name__.rpartition(".")[2]]
+        for module in MODULES
+        for operation in module.operations()
+    }
+
+
+def _cells(run: Run, group: Mapping[str, str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for line in run.properties:
+        found.setdefault(group.get(line["operation"], SEQUENCES), set()).add(line["status"])
+    return found
+
+
+def _cell(statuses: set[str]) -> str:
+    return ", ".join(status for status in reversed(ORDER) if status in statuses and status not in _SILENT) or "–"

@@ -1,0 +1,1 @@
+"""Standalone scripts that show a deviation with the library and NumPy alone."""
