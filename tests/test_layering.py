@@ -33,6 +33,7 @@ SUITE = {
     "qloracle",
     "qloracle_conformance",
     "hypothesis",
+    "jsonschema",
     "numpy",
     "packaging",
     "pytest",
@@ -52,8 +53,10 @@ MAY_IMPORT = {
     "qloracle_gpu.cupy": {"qloracle_gpu.cupy", "cupy", "numpy"} | DATA_MODULES,
     "qloracle_gpu.cupy.conformance": {"qloracle_gpu.cupy", "cupy", "numpy", "qloracle_conformance"} | DATA_MODULES,
     "qloracle_conformance": SUITE,
+    "qloracle_conformance.pages": SUITE | {"jinja2", "markupsafe", "matplotlib"},
     "qloracle_conformance.spec": SUITE | {"sphinx"},
-    "qloracle_conformance.adapters": SUITE | {"torch", "bitsandbytes", "ml_dtypes", "gfloat"},
+    "qloracle_conformance.adapters": SUITE | {"torch", "bitsandbytes", "torchao", "ml_dtypes", "gfloat"},
+    "qloracle_conformance.adapters.peft": SUITE | {"torch", "bitsandbytes", "peft", "transformers"},
     "qloracle_conformance.differences.special": SUITE | {"gfloat"},
 }
 # What a module may import only inside a function: the derivation of NF4 needs the normal quantiles.

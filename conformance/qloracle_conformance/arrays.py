@@ -22,7 +22,8 @@ STORAGE = {
     "uint32": "u4",
     "bool": "?",
 }
-LAYOUTS = ("contiguous", "offset", "strided", "transposed", "reversed", "padded")
+LAYOUTS = ("contiguous", "offset", "strided", "transposed", "reversed", "padded", "readonly")
+_ALIGNED = 64  # items before an array that is to begin as aligned as the buffer
 _POISON_BYTE = 0xFE  # as a float a huge negative number or NaN-like garbage, as a code out of the ordinary
 
 
@@ -89,8 +90,8 @@ def place_in(array: HostArray, layout: str) -> Placement:
     """Lay an array out in a poisoned buffer.
 
     contiguous: as it is; offset: starts at item 1; strided: every second item of the last axis; transposed: the axes
-    are stored in reverse order; reversed: the last axis runs backwards; padded: poison follows every row. A 0-d array
-    has only an offset.
+    are stored in reverse order; reversed: the last axis runs backwards; padded: poison follows every row; readonly:
+    contiguous in memory that NumPy refuses to write to. A 0-d array has only an offset.
     """
     if layout not in LAYOUTS:
         reject_value("layout", f"one of {', '.join(LAYOUTS)}", repr(layout))
@@ -99,7 +100,7 @@ def place_in(array: HostArray, layout: str) -> Placement:
         plain = np.array(items, order="C", copy=True)
         width = items.dtype.itemsize
         return Placement(plain.reshape(-1), array.dtype, shape, tuple(s // width for s in plain.strides), 0)
-    lead, trail = 1, 3
+    lead, trail = _ALIGNED if layout == "readonly" else 1, 3
     step = 2 if layout == "strided" and items.ndim else 1
     stored = items.transpose() if layout == "transposed" else items
     padding = 3 if layout == "padded" else 0
@@ -118,6 +119,7 @@ def place_in(array: HostArray, layout: str) -> Placement:
         strides = (*strides[:-1], -strides[-1])
     placement = Placement(buffer, array.dtype, shape, strides, offset)
     view_of(placement)[...] = items
+    buffer.setflags(write=layout != "readonly")
     return placement
 
 

@@ -1,7 +1,7 @@
 """What a backend is: a frozen record of operations on native arrays, and what it claims about them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from qloracle.bounds import Roundings
@@ -13,7 +13,7 @@ from qloracle_conformance.judge import LEVELS
 Level = Literal["exact", "tie", "bound"]
 Native = Any  # whatever array the backend's framework uses
 
-FEATURES = ("bias", "dropout", "rank_stabilized", "minus_128", "lora_bias", "fan_in_fan_out")
+FEATURES = ("bias", "dropout", "rank_stabilized", "minus_128", "lora_bias", "fan_in_fan_out", "out")
 _KNOWN: dict[str, tuple[object, ...]] = {
     "dtypes": TENSOR_FORMATS,
     "out_dtypes": TENSOR_FORMATS,
@@ -37,7 +37,8 @@ class Claim:
     ndims: tuple[int, ...] = (0, 1, 2, 3, 4)  # of the main input
     empty: bool = True  # whether arrays without elements are accepted
     layouts: tuple[str, ...] = ("contiguous",)
-    features: tuple[str, ...] = ("bias", "dropout", "rank_stabilized")  # optional parts of matmul-like operations
+    # Optional parts of matmul-like operations; "out" of any: its function takes out=, one array or a tuple of them.
+    features: tuple[str, ...] = ("bias", "dropout", "rank_stabilized")
     options: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # of Operation.options, by name
     roundings: Roundings = field(default_factory=Roundings)  # for sums: the declared rounding points
     basis: Literal["promised", "assumed"] = "assumed"  # by the library's documentation, or by the adapter's author
@@ -71,6 +72,17 @@ class Claim:
             reject_value(f"basis of {self.operation}", "promised or assumed", repr(self.basis))
 
 
+_RECORD: dict[str, tuple[type, str]] = {
+    "name": (str, "a text"),
+    "version": (str, "a text"),
+    "place": (Callable, "a function"),  # type: ignore[dict-item]  # isinstance takes it, as the type of all functions
+    "fetch": (Callable, "a function"),  # type: ignore[dict-item]
+    "ops": (Mapping, "a mapping"),  # type: ignore[type-abstract]
+    "environment": (Mapping, "a mapping"),  # type: ignore[type-abstract]
+    "claims": (tuple, "a tuple"),
+}
+
+
 @dataclass(frozen=True)
 class Backend:
     """Operations on native arrays, and how arrays get in and out.
@@ -87,6 +99,26 @@ class Backend:
     ops: Mapping[str, Callable[..., Native]]  # by function name, see `protocols`
     claims: tuple[Claim, ...]
     environment: Mapping[str, str] = field(default_factory=dict)  # device, driver, flags: recorded in the report
+    # The 1-d array of the whole buffer that `place` laid an array in: shows what a call wrote beside a given output.
+    whole: Callable[[Native], Native] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a record that no report could name, or no call could use."""
+        for argument, (kind, rule) in _RECORD.items():
+            if not isinstance(getattr(self, argument), kind):
+                reject_value(argument, rule, repr(getattr(self, argument)))
+        members = (
+            ("ops", "a function by its name", [(k, k if callable(f) else None, f) for k, f in self.ops.items()]),
+            ("environment", "a text by its name",
+             [(k, k if isinstance(v, str) else None, v) for k, v in self.environment.items()]),
+        )  # fmt: skip
+        for argument, rule, found in members:
+            for key, good, value in found:
+                if not isinstance(good, str):
+                    reject_value(f"{argument}[{key!r}]", rule, repr(value))
+        for claim in self.claims:
+            if not isinstance(claim, Claim):
+                reject_value("claims", "Claim records", repr(claim))
 
 
 @dataclass(frozen=True)
@@ -101,5 +133,10 @@ class BackendInfo:
 
 
 def describe(backend: Backend) -> BackendInfo:
-    """Return what can be said about a backend without its functions."""
-    return BackendInfo(backend.name, backend.version, tuple(backend.ops), backend.claims, dict(backend.environment))
+    """Return what can be said about a backend without its functions.
+
+    Texts become plain ones: a framework's own kind of text, such as its version, would load the framework elsewhere.
+    """
+    environment = {str(key): str(value) for key, value in backend.environment.items()}
+    claims = tuple(replace(claim, source=str(claim.source)) for claim in backend.claims)
+    return BackendInfo(str(backend.name), str(backend.version), tuple(map(str, backend.ops)), claims, environment)

@@ -29,7 +29,7 @@ import qloracle
 from qloracle.formats import Array
 from qloracle_conformance.adapters.libraries import LIBRARIES, LibraryError, library
 
-MOST_MEMORY = 6.0  # peak beyond the input, in sizes of the input
+MOST_MEMORY = 6.0  # peak beyond the input, in sizes of the array of reals that comes in or goes out
 TARGETS = {"nf4.quantize": 30, "nf4.dequantize": 100, "encode.bfloat16": 150}  # million values a second on one core
 CONVERSION = 40  # of every other conversion
 BLOCKS = (64, 4096)
@@ -45,7 +45,7 @@ class Work:
     name: str
     run: Callable[[], Any]
     size: int  # values
-    input_bytes: int
+    real_bytes: int  # of the array of reals: the input of quantize and encode, the output of dequantize and decode
     twin: Callable[[], Any] | None = None
     twin_name: str = ""
 
@@ -57,7 +57,7 @@ class Line:
     name: str
     million_values_per_second: float
     target: float | None
-    memory: float  # peak in sizes of the input
+    memory: float  # peak beyond the input, in sizes of the array of reals
     memory_of_four_times: float  # the same for an input four times as large: flat if it does not grow
     other: str
     other_million_values_per_second: float | None
@@ -137,12 +137,12 @@ def seconds(function: Callable[[], Any], repeat: int) -> float:
 
 
 def peak(each: Work) -> float:
-    """Return the most memory that a call takes beyond its input, in sizes of the input."""
+    """Return the most memory that a call takes beyond its input, output included, in sizes of the array of reals."""
     tracemalloc.start()
     each.run()
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return most / each.input_bytes
+    return most / each.real_bytes
 
 
 def measured(elements: int, repeat: int) -> list[Line]:
@@ -167,7 +167,7 @@ def missed(lines: list[Line]) -> list[str]:
         for each in lines if each.target and each.million_values_per_second < each.target
     ]  # fmt: skip
     large = [
-        f"{each.name}: {max(each.memory, each.memory_of_four_times):.1f} times its input, {MOST_MEMORY:.0f} allowed"
+        f"{each.name}: {max(each.memory, each.memory_of_four_times):.1f} times its reals, {MOST_MEMORY:.0f} allowed"
         for each in lines if max(each.memory, each.memory_of_four_times) > MOST_MEMORY
     ]  # fmt: skip
     return slow + large
@@ -180,7 +180,7 @@ def table(lines: list[Line], title: str) -> Table:
         "operation",
         "M values/s",
         "target",
-        "memory / input",
+        "memory / reals",
         "of 4 x input",
         "other",
         "M values/s",

@@ -20,6 +20,7 @@ from qloracle_conformance.run import PropertyResult, Tally
 from qloracle_conformance.safetensors_file import read_matrices
 from qloracle_conformance.settings import Settings
 from qloracle_conformance.shards import parse_shard
+from qloracle_conformance.shipped import deviations_path
 from qloracle_conformance.summary import exit_code
 from qloracle_conformance.table import print_counts, print_findings, print_matrices, print_verdicts
 from qloracle_conformance.verdict_line import property_line
@@ -54,7 +55,10 @@ def _check(settings: Settings, out: Console, progress_to: Console, started: floa
             shard = parse_shard(settings.shard)
             matrices = matrices if shard.index == 1 else []  # a property of real weights covers all matrices
             plan = replace(plan, tasks=shard.of(plan.tasks), absent=plan.absent if shard.index == 1 else ())
-        listed = read_deviations(settings.deviations, worker.info.name) if settings.deviations else []
+        listed = []
+        if settings.deviations:
+            path = deviations_path(settings.deviations, worker.info, settings.device)
+            listed = read_deviations(path, worker.info.name)
         known = replay_deviations(listed, worker, plan.properties)
         report = Report(settings.report)
         try:

@@ -16,8 +16,11 @@ from qloracle_conformance.commands.footprint import footprint
 from qloracle_conformance.commands.guard import console as _console
 from qloracle_conformance.commands.guard import guarded as _guarded
 from qloracle_conformance.commands.guard import settings as _settings
-from qloracle_conformance.commands.reports import compare, export, merge, new_adapter
+from qloracle_conformance.commands.pipe import gen, judge
+from qloracle_conformance.commands.reports import compare, export, html, merge, new_adapter
+from qloracle_conformance.commands.scripts import witness_script
 from qloracle_conformance.commands.sweep import sweep
+from qloracle_conformance.commands.vectors import header, vectors
 
 app = typer.Typer(
     help="Judge backends of quantized fine-tuning kernels against an executable specification.",
@@ -52,10 +55,19 @@ def check(
     witnesses: Annotated[Path, typer.Option(help="Folder for the files of failing cases.")] = Path("witnesses"),
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call of the backend may take.")] = 60.0,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes that judge; the report is the same.")] = 1,
-    deviations: Annotated[Path | None, typer.Option(help="TOML file of known deviations.")] = None,
+    deviations: Annotated[
+        Path | None, typer.Option(help="TOML file of known deviations; shipped: the one that comes with the suite.")
+    ] = None,
     shard: Annotated[str | None, typer.Option(help="i/n: this machine's part of a run; see `qloracle merge`.")] = None,
     max_time: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds after which no further property is begun (exit code 2).")
+    ] = None,
+    large: Annotated[
+        bool, typer.Option("--large", help="Judge tensors around 2^31 elements instead: their ends, and every limit.")
+    ] = False,
+    elements: Annotated[str, typer.Option(help="With --large: number of elements, as 2^30 or 2^31+64.")] = "2^31",
+    memory: Annotated[
+        float | None, typer.Option(min=0.001, help="With --large: GiB that may be used. Not given: what is free.")
     ] = None,
 ) -> None:
     """Judge a backend and print a table: operation x stage, claimed and attained level, cases, what fails and where."""
@@ -67,6 +79,10 @@ def check(
         chosen = int.from_bytes(os.urandom(4), "little") if explore and seed is None else seed or 0
         settings = Settings(backend, device, only, stage, profile, explore, chosen, weights, report, witnesses, timeout,
                             jobs, shard, max_time, deviations)  # fmt: skip
+        if large:
+            from qloracle_conformance.large.check import check_large
+
+            return check_large(settings, elements, memory, _console(), Console(stderr=True))
         return run(settings, _console(), Console(stderr=True))
 
     _guarded(action)
@@ -108,10 +124,26 @@ def mutants(
     seed: Annotated[int, typer.Option(help="Seed of the cases.")] = 0,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Number of processes.")] = 1,
     json: Annotated[Path | None, typer.Option(help="Write the kill matrix to this file.")] = None,
+    explore: Annotated[
+        bool, typer.Option("--explore", help="Run many seeds; stopped, it goes on where it was.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="With --explore: how many seeds, from --seed on.")] = 20,
+    state: Annotated[Path, typer.Option(help="With --explore: the file that results are kept in.")] = Path(
+        "mutants.state.json"
+    ),
+    resume: Annotated[
+        bool | None, typer.Option("--resume/--fresh", help="With --explore: go on from the state file, or begin anew.")
+    ] = None,
 ) -> None:
     """Run the suite against deliberately wrong backends; every one must be caught, at the stage where it is wrong."""
 
     def action() -> int:
+        if explore:
+            from qloracle_conformance.mutants.explore import Exploration
+            from qloracle_conformance.mutants.explore import explore as run
+
+            asked = Exploration(only, seed, seeds, jobs, state, resume, json)
+            return run(asked, _console(), Console(stderr=True))
         from qloracle_conformance.mutants.matrix import run_mutants
 
         return run_mutants(only, seed, _console(), Console(stderr=True), jobs=jobs, json_path=json)
@@ -139,11 +171,17 @@ def generate(
 app.command()(merge)
 app.command()(compare)
 app.command()(export)
+app.command()(html)
 app.command("new-adapter")(new_adapter)
 app.command()(explain)
 app.command()(spec)
 app.command()(footprint)
 app.command()(sweep)
+app.command("witness-script")(witness_script)
+app.command()(gen)
+app.command()(judge)
+app.command()(header)
+app.add_typer(vectors, name="vectors")
 
 
 def main() -> None:

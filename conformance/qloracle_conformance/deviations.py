@@ -92,7 +92,10 @@ def _entry(path: Path, number: int, entry: Mapping[str, Any]) -> Deviation:
     except InvalidSpecifier as error:
         raise FileError(f"{place}: versions must be a range such as '>=1.2,<2', got {entry['versions']!r}") from error
     covered = _covered(place, entry["properties"])
-    witness = read_witness(path.parent / entry["witness"])
+    try:
+        witness = read_witness(path.parent / entry["witness"])
+    except FileError as error:
+        raise FileError(f"{place}: {error}") from error
     if witness.property not in covered:
         raise FileError(f"{place}: the witness must break one of the properties, it is of {witness.property}")
     return Deviation(place, covered, witness, entry["reason"], versions, entry.get("link", ""), entry.get("since", ""))
@@ -101,6 +104,8 @@ def _entry(path: Path, number: int, entry: Mapping[str, Any]) -> Deviation:
 def _covered(place: str, patterns: Sequence[str]) -> tuple[str, ...]:
     covered: dict[str, None] = {}
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise FileError(f"{place}: properties must be ids or patterns, got {pattern!r}")
         found = [name for name in properties() if fnmatchcase(name, pattern)]
         if not found:
             raise FileError(f"{place}: no property is called {pattern!r}")

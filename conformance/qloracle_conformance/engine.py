@@ -14,7 +14,7 @@ import pytest
 from qloracle_conformance.execution import Executor
 from qloracle_conformance.files import FileError
 from qloracle_conformance.generators.case import Case
-from qloracle_conformance.operations.operation import INPUTS, REPEAT
+from qloracle_conformance.operations.operation import CONDUCT
 from qloracle_conformance.plan import Plan
 from qloracle_conformance.reduction import reduced
 from qloracle_conformance.run import (
@@ -28,6 +28,7 @@ from qloracle_conformance.run import (
     run_task,
     verdicts,
 )
+from qloracle_conformance.sequences.culprit import culprit, fails_alone
 from qloracle_conformance.verdict_line import property_line
 from qloracle_conformance.witness import write_witness
 
@@ -55,7 +56,7 @@ class Session:
     results: list[PropertyResult] = field(default_factory=list)
     interrupted: bool = False
     shared_witnesses: dict[tuple[str, str], str] = field(default_factory=dict)
-    foundations: dict[str, bool] = field(default_factory=dict)  # whether operations hold that others rest on
+    foundations: dict[str, frozenset[str]] = field(default_factory=dict)  # stages that fail of what others rest on
 
     def execute(self, task: Task) -> list[PropertyResult]:
         """Run one task, write witnesses, and record the verdicts that were asked for."""
@@ -73,11 +74,17 @@ class Session:
     def finished(self, task: Task, result: PropertyResult) -> PropertyResult:
         """Block what rests on an operation that failed; reduce and write down what failed itself."""
         needed = task.operation.given
-        rests = result.status in ("pass", "fail", "differs") and result.stage not in (INPUTS, REPEAT)
+        rests = result.status in ("pass", "fail", "differs") and result.stage not in CONDUCT
         if needed and rests and not self._holds(needed):
             return replace(result, status="blocked", message=f"rests on {needed}, which failed")
         case = result.tally.case
-        if result.status not in BROKEN or case is None or self.witness_folder is None:
+        if result.status not in BROKEN or case is None:
+            return result
+        at_fault = self._fails_alone(task, result, case) if "steps" in case.options else ""
+        if at_fault:
+            message = f"rests on {at_fault}, which fails when it is called alone"
+            return replace(result, status="blocked", message=message, tally=replace(result.tally, finding=None))
+        if self.witness_folder is None:
             return result
         if result.status == "error":
             return self._with_witness(task, result, case)
@@ -98,17 +105,25 @@ class Session:
             self.shared_witnesses[call] = path
         return replace(result, witness=path)
 
-    def _holds(self, operation: str) -> bool:
-        """Return whether the values of an operation that others rest on are right.
+    def _fails_alone(self, task: Task, result: PropertyResult, case: Case) -> str:
+        """Return the operation whose own fault a sequence shows, "" where only the sequence shows it."""
+        found = culprit(result.message)
+        if found is None or found[1] not in self.plan.foundations or self._holds(found[1], whole=True):
+            return ""
+        return found[1] if fails_alone(self.executor, task, case, found[0]) else ""
+
+    def _holds(self, operation: str, *, whole: bool = False) -> bool:
+        """Return whether the values of an operation that others rest on are right; `whole`: all that is judged of it.
 
         It is run here, whatever else is run or was selected: so a part of a run blocks what the whole run blocks. What
         was never claimed holds: the reference's weight is all there is.
         """
         if operation not in self.foundations:
             found = [r for task in self.plan.foundations[operation] for r in run_task(self.executor, task)]
-            broken = any(r.status in BROKEN for r in found if r.stage not in (INPUTS, REPEAT))
-            self.foundations[operation] = not broken
-        return self.foundations[operation]
+            stages = {r.stage for r in found if r.status in BROKEN}
+            self.foundations[operation] = frozenset(stages)
+        broken = self.foundations[operation]
+        return not (broken if whole else broken - set(CONDUCT))
 
     def _reduced(self, task: Task, result: PropertyResult, case: Case) -> Tally:
         """Return the tally of the smallest case that fails at the same stage."""
@@ -124,7 +139,7 @@ class Session:
             last = state.tallies[result.stage]
             return state.failure is None and last.failing > 0
 
-        smallest = reduced(case, result.tally.finding.element, still_fails)
+        smallest = reduced(case, result.tally.finding.element, still_fails, self.executor.close)
         if smallest is case:
             return Tally(case=case, finding=result.tally.finding)
         # The pattern is that of the whole case; the element and its numbers are those of the reduced one, tried last.
@@ -192,7 +207,9 @@ class SuiteError(Exception):
     """The suite itself failed; no verdict can be trusted."""
 
 
-ISOLATED = ("-c", os.devnull, "-p", "no:cacheprovider", "-p", "no:terminal", "--capture=no")
+# Of pytest's own plugins those that look after tests: they cost more time than many a property.
+_UNUSED = ("cacheprovider", "terminal", "logging", "warnings", "unraisableexception", "threadexception")
+ISOLATED = ("-c", os.devnull, *(part for name in _UNUSED for part in ("-p", f"no:{name}")), "--capture=no")
 
 
 def isolate() -> None:

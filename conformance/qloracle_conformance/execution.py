@@ -9,6 +9,7 @@ import numpy as np
 
 from qloracle_conformance.arrays import STORAGE, HostArray, Placement, place_in
 from qloracle_conformance.backend import Backend, BackendInfo, Native, describe
+from qloracle_conformance.large.extent import Extent
 
 REPEATS = 4  # identical calls after the first: a race of one call in a hundred shows in a few dozen cases
 _MOST_POISON = 1 << 22  # bytes; beyond that an allocator asks the system for fresh memory anyway
@@ -25,6 +26,8 @@ class Call:
     options: Mapping[str, Any]
     layouts: Mapping[str, str]  # by input; contiguous where not named
     repeat: bool = False  # call again, and in between with other contents, and compare
+    out: bool = False  # call again with out=, poisoned arrays for the results
+    extent: Extent | None = None  # up to which the inputs repeat, of a large call
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Outcome:
     details: str = ""  # traceback or the process's last words
     changed_inputs: tuple[str, ...] = ()  # inputs whose elements differ after the call
     unstable: bool = False  # an identical call gave other bits, or a later one changed the result of an earlier one
+    out: str = ""  # what is wrong with the call that was given arrays for its results
+    steps: tuple[Any, ...] = ()  # of a sequence, see `sequences.running`
 
 
 class Executor(Protocol):
@@ -73,7 +78,15 @@ class InProcess:
 
 
 def run_call(backend: Backend, call: Call) -> Outcome:
-    """Run one call against a backend in this process."""
+    """Run one call, or a sequence of them, against a backend in this process."""
+    if call.extent is not None:
+        from qloracle_conformance.large.running import run_large
+
+        return run_large(backend, call, call.extent)
+    if "steps" in call.options:
+        from qloracle_conformance.sequences.running import run_sequence
+
+        return run_sequence(backend, call)
     try:
         placements = {name: place_in(a, call.layouts.get(name, "contiguous")) for name, a in call.inputs.items() if a}
         if call.repeat:
@@ -82,7 +95,7 @@ def run_call(backend: Backend, call: Call) -> Outcome:
         arguments = {**dict.fromkeys(call.inputs), **natives, **call.options}
         _leave_poison(backend, placements)
         native = backend.ops[call.function](**arguments)
-        outputs = _fetch_all(backend, native)
+        outputs = fetch_all(backend, native)
         if isinstance(outputs, str):
             return Outcome(failure="output", message=outputs)
         changed = tuple(name for name, p in placements.items() if not _same(backend, natives[name], call.inputs[name]))
@@ -94,9 +107,15 @@ def run_call(backend: Backend, call: Call) -> Outcome:
             )
             _call_with_others(backend, call)
             unstable = unstable or not _same_outputs(backend, native, outputs)
-        return Outcome(outputs=outputs, changed_inputs=changed, unstable=unstable)
+        written = ""
+        if call.out and not changed:
+            from qloracle_conformance.out_arrays import problem_with_out
+
+            written = problem_with_out(backend, call, arguments, native, outputs)
+        return Outcome(outputs=outputs, changed_inputs=changed, unstable=unstable, out=written)
     except Exception as error:  # noqa: BLE001  # whatever a backend raises is a verdict
         text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair is no text
         return Outcome(failure="raised", message=text[:300], details=traceback.format_exc())
 
 
@@ -108,7 +127,7 @@ def _call_with_others(backend: Backend, call: Call) -> None:
 
 
 def _same_outputs(backend: Backend, native: Native, outputs: tuple[HostArray, ...]) -> bool:
-    fetched = _fetch_all(backend, native)
+    fetched = fetch_all(backend, native)
     return not isinstance(fetched, str) and equal_bits(outputs, fetched)
 
 
@@ -126,7 +145,7 @@ def _leave_poison(backend: Backend, placements: Mapping[str, Placement], byte: i
             backend.place(garbage, "uint8", garbage.shape, (1,), 0)
 
 
-def _fetch_all(backend: Backend, native: Native) -> tuple[HostArray, ...] | str:
+def fetch_all(backend: Backend, native: Native) -> tuple[HostArray, ...] | str:
     """Return the fetched outputs, or what is wrong with them."""
     outputs = []
     for position, item in enumerate(native if isinstance(native, tuple) else (native,)):

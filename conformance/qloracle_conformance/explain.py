@@ -10,11 +10,13 @@ from rich.table import Table
 
 from qloracle.errors import QloracleError
 from qloracle_conformance.examples.example import input_name
+from qloracle_conformance.files import FileError
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.given import given_case
 from qloracle_conformance.intermediates import print_intermediates, shown
 from qloracle_conformance.operations.operation import level_of
 from qloracle_conformance.registry import OPERATIONS
+from qloracle_conformance.sequences.explaining import print_sequence
 from qloracle_conformance.spec.clauses import carrier, carriers_of, clauses, signature_of
 from qloracle_conformance.spec.docstrings import cleaned, parse
 from qloracle_conformance.spec.one_line import RULES
@@ -179,15 +181,34 @@ def _print_clause(console: Console, label: str) -> None:
 
 
 def explain_witness(console: Console, witness: Witness) -> None:
-    """Print what a witness shows: the claim, the finding, the inputs, and every intermediate of the reference."""
+    """Print what a witness shows: the claim, the finding, the inputs, and every intermediate of the reference.
+
+    Raises
+    ------
+    FileError
+        If its case is none that the operation takes.
+    """
+    try:
+        _explain_witness(console, witness)
+    except Exception as error:
+        raise FileError(
+            f"{witness.path}: its case is none that {witness.operation} takes: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _explain_witness(console: Console, witness: Witness) -> None:
     found = witness.finding
-    console.print(f"[bold]{witness.property}[/] by clause {escape(f'[{witness.clause}]')}, backend {witness.backend}")
+    told = f"{witness.property} by clause [{witness.clause}], backend {witness.backend}"
+    console.print(f"[bold]{escape(told)}[/]")
     console.print(
         f"claimed {level_of(witness.claim, witness.stage)} ({witness.claim.basis} {escape(witness.claim.source)})"
     )
     for key in ("pattern", "error", "cause", "got", "allowed"):
         if found.get(key):
             console.print(f"  {key:<8} {escape(str(found[key]))}", soft_wrap=True)
+    if "steps" in witness.case.options:
+        print_sequence(console, witness.case)
+        return
     print_inputs(console, witness.case)
     values = OPERATIONS[witness.operation].intermediates(witness.case)
     print_intermediates(console, values, _MOST_ROWS, found.get("element", -1))

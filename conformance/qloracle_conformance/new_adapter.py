@@ -15,9 +15,11 @@ _IMPORTS = {
     "numpy": """import numpy as np
 from qloracle_conformance import Backend, Claim
 """,
-    "torch": """import torch
+    "torch": """from functools import partial
+
+import torch
 from qloracle_conformance import Backend, Claim
-from qloracle_conformance.adapters.torch_arrays import Placer, fetch
+from qloracle_conformance.adapters.torch_arrays import fetch, placed
 """,
 }
 
@@ -36,7 +38,7 @@ def fetch(array):
     return array, array.dtype.name
 ''',
     "torch": """VERSION = torch.__version__
-place = Placer("cpu").place  # or "cuda", "xpu", "mps": makes tensors there, with any strides, offset and type
+place = partial(placed, device="cpu")  # or "cuda", "xpu", "mps": makes tensors there, with any strides and offset
 """,
 }
 

@@ -8,6 +8,8 @@ from qloracle_conformance.judge import LEVELS
 from qloracle_conformance.operations.operation import level_of, with_default_options
 from qloracle_conformance.registry import OPERATIONS, selected
 from qloracle_conformance.run import Task
+from qloracle_conformance.sequences.walks import FAMILY as WALK
+from qloracle_conformance.sequences.walks import SEQUENCES, bound_operation
 from qloracle_conformance.usage import UsageError
 
 
@@ -18,15 +20,16 @@ class Profile:
     cases: int  # enumerated cases of a family
     sweep: int  # of families that cut an exhaustive sweep into sixteen
     examples: int  # of Hypothesis, a family
+    walks: int  # sequences of a kind
 
 
 # Families of a few listed shapes: the enumerated cases cover them, a search of random ones adds only time.
-LISTED = ("extents", "degenerate", "squares", "layouts", "tiles", "peaks")
+LISTED = ("extents", "degenerate", "squares", "layouts", "tiles", "peaks", "single", WALK)
 
 PROFILES = {
-    "smoke": Profile(cases=6, sweep=4, examples=0),
-    "default": Profile(cases=20, sweep=16, examples=5),
-    "thorough": Profile(cases=400, sweep=16, examples=100),
+    "smoke": Profile(cases=6, sweep=4, examples=0, walks=2),
+    "default": Profile(cases=20, sweep=16, examples=5, walks=12),
+    "thorough": Profile(cases=400, sweep=16, examples=100, walks=200),
 }
 
 
@@ -67,6 +70,8 @@ def make_plan(
     size, named = PROFILES[profile], list(dict.fromkeys(p.operation for p in chosen.values()))
 
     def tasks_of(name: str, families: Iterable[str]) -> list[Task]:
+        if name in SEQUENCES:
+            return sequence_tasks(name, there, size.walks, _examples(size, WALK, explore), seed)
         if name not in claims or OPERATIONS[name].function not in info.functions:
             return []
         return [
@@ -74,12 +79,29 @@ def make_plan(
                  _examples(size, family, explore), seed) for family in families
         ]  # fmt: skip
 
+    there = {name: c for name, c in claims.items() if OPERATIONS[name].function in info.functions}
     wanted = {(p.operation, p.family) for p in chosen.values()}
-    tasks = [t for n in named for t in tasks_of(n, (f for f in OPERATIONS[n].families if (n, f) in wanted))]
+    tasks = [t for n in named for t in tasks_of(n, (f for f in _families(n) if (n, f) in wanted))]
+    named = [n for n in named if n in OPERATIONS]  # a sequence follows from what is claimed of operations
     given = dict.fromkeys(OPERATIONS[n].given for n in named if OPERATIONS[n].given)
+    if any(t.family == WALK for t in tasks):  # a step may fail by a fault that is its operation's own
+        given |= dict.fromkeys(there)
     foundations = {n: [replace(t, examples=0) for t in tasks_of(n, OPERATIONS[n].families)] for n in given}
     absent = [n for n in named if n in claims and OPERATIONS[n].function not in info.functions]
     return Plan(tasks, frozenset(chosen), [n for n in named if n not in claims], absent, foundations)
+
+
+def _families(name: str) -> Iterable[str]:
+    return OPERATIONS[name].families if name in OPERATIONS else ()
+
+
+def sequence_tasks(name: str, claims: Mapping[str, Claim], cases: int, examples: int, seed: int) -> list[Task]:
+    """Return the task of a kind of sequence, none where nothing of it is claimed.
+
+    `claims` are those of operations that are there, by name, with values for every option.
+    """
+    bound = bound_operation(name, claims)
+    return [] if bound is None else [Task(bound[0], WALK, bound[1], cases, examples, seed)]
 
 
 def _examples(size: Profile, family: str, explore: bool) -> int:

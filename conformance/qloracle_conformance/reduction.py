@@ -11,9 +11,16 @@ from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.group_reduction import own_candidates
 from qloracle_conformance.merge_reduction import merge_candidates
+from qloracle_conformance.sequences.reduction import reduced_sequence
 
 
-def reduced(case: Case, element: int, still_fails: Callable[[Case], bool]) -> Case:
+def _nothing() -> None:
+    pass
+
+
+def reduced(
+    case: Case, element: int, still_fails: Callable[[Case], bool], afresh: Callable[[], None] = _nothing
+) -> Case:
     """Return the smallest candidate that still fails, or the case itself.
 
     Parameters
@@ -23,7 +30,11 @@ def reduced(case: Case, element: int, still_fails: Callable[[Case], bool]) -> Ca
         Flat index of a failing element of the output.
     still_fails : function
         Runs a candidate and says whether it fails in the same way.
+    afresh : function
+        Starts the backend anew; for sequences.
     """
+    if "steps" in case.options:
+        return reduced_sequence(case, still_fails, afresh)
     for candidate in candidates(case, max(element, 0)):
         if still_fails(candidate):
             return candidate

@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 
+from qloracle_conformance.large.operations import FAMILY as LARGE_FAMILY
+from qloracle_conformance.large.operations import LARGE
 from qloracle_conformance.operations.operation import Operation
 from qloracle_conformance.registered import (
     adapters,
@@ -28,6 +30,8 @@ from qloracle_conformance.registered import (
     requantizing,
     tables,
 )
+from qloracle_conformance.sequences.walks import FAMILY as WALK
+from qloracle_conformance.sequences.walks import SEQUENCES
 
 WEIGHTS = "weights"  # the family of properties whose inputs are the matrices of a checkpoint
 QUANTIZERS = ("nf4", "nf4_double", "dynamic_signed", "int8_tensor", "int8_row", "int8_column", "int8_block")
@@ -66,6 +70,7 @@ class Property:
 
 
 OPERATIONS: dict[str, Operation] = {operation.name: operation for part in MODULES for operation in part.operations()}
+JUDGED: dict[str, Operation] = {**OPERATIONS, **SEQUENCES}
 
 
 @cache
@@ -80,6 +85,12 @@ def properties() -> dict[str, Property]:
         if operation.name.partition(".")[0] in QUANTIZERS:
             for stage in operation.stages_of(WEIGHTS):
                 found[f"{operation.name}.{stage}.{WEIGHTS}"] = Property(operation.name, stage, WEIGHTS)
+        if operation.name in LARGE:
+            for stage in operation.stages_of(LARGE_FAMILY):
+                found[f"{operation.name}.{stage}.{LARGE_FAMILY}"] = Property(operation.name, stage, LARGE_FAMILY)
+    for sequence in SEQUENCES.values():
+        for stage in sequence.stages_of(WALK):
+            found[f"{sequence.name}.{stage}.{WALK}"] = Property(sequence.name, stage, WALK)
     return found
 
 

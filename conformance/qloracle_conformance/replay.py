@@ -6,7 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from qloracle_conformance.execution import Executor
-from qloracle_conformance.registry import OPERATIONS
+from qloracle_conformance.files import FileError
+from qloracle_conformance.operations.operation import OUT
+from qloracle_conformance.registry import JUDGED
 from qloracle_conformance.run import PropertyResult, Tally, Task, TaskState, judge_case, verdicts
 from qloracle_conformance.witness import Witness, read_witness
 from qloracle_conformance.worker import WorkerProcess
@@ -38,10 +40,22 @@ def replay(path: Path, backend: str | None, device: str | None, timeout: float, 
 
 
 def replayed(witness: Witness, executor: Executor) -> PropertyResult:
-    """Run the case of a witness and return the verdict on its property."""
-    operation = OPERATIONS[witness.operation]
+    """Run the case of a witness and return the verdict on its property.
+
+    Raises
+    ------
+    FileError
+        If the case is none that the operation can be judged by.
+    """
+    operation = JUDGED[witness.operation]
     task = Task(operation, witness.family, witness.claim, 1, 0, 0)
     stages = dict.fromkeys((*operation.stages_of(witness.family), *operation.stages_of("memory")))
-    state = TaskState({stage: Tally() for stage in stages})
-    judge_case(executor, task, witness.case, state)
+    state = TaskState({stage: Tally() for stage in stages if stage != OUT or witness.stage == OUT})
+    try:
+        judge_case(executor, task, witness.case, state)
+    except Exception as error:
+        place = witness.path or witness.property
+        raise FileError(
+            f"{place}: its case is none that {witness.operation} can be judged by: {type(error).__name__}: {error}"
+        ) from error
     return next(r for r in verdicts(task, state, 0.0) if r.stage == witness.stage)

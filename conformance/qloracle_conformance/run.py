@@ -1,21 +1,23 @@
 """Running properties: the cases of one family of one operation, against one backend."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Claim
+from qloracle_conformance.distribution import Distribution
 from qloracle_conformance.execution import Call, Executor, Outcome, equal_bits
 from qloracle_conformance.finding import Finding, find
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.generators.draw import CounterDraw
 from qloracle_conformance.judge import LEVELS, StageResult, exactly, failed_stage
-from qloracle_conformance.operations.operation import INPUTS, REPEAT, Operation, level_of
+from qloracle_conformance.large.extent import Extent
+from qloracle_conformance.operations.operation import CONDUCT, INPUTS, OUT, REPEAT, Operation, level_of
 
 Status = Literal["pass", "fail", "differs", "error", "blocked", "known", "fixed", "not-claimed", "not-judged"]
 BROKEN: tuple[Status, ...] = ("fail", "differs", "error")
@@ -37,6 +39,7 @@ class Tally:
     attained: str | None = "exact"
     finding: Finding | None = None
     case: Case | None = None  # the first failing one
+    distribution: Distribution = field(default_factory=Distribution)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ class TaskState:
 
 def fresh_state(task: Task) -> TaskState:
     """Return the state of a task that has counted nothing yet at any of its stages."""
-    return TaskState({stage: Tally() for stage in task.operation.stages_of(task.family)})
+    stages = task.operation.stages_of(task.family)
+    return TaskState({stage: Tally() for stage in stages if stage != OUT or OUT in task.claim.features})
 
 
 def call_of(case: Case, operation: Operation) -> Call:
@@ -89,22 +93,39 @@ def call_of(case: Case, operation: Operation) -> Call:
     return Call(operation.function, case.inputs, case.options, case.layouts, case.repeat)
 
 
+def large_call(
+    operation: Operation, inputs: Mapping[str, HostArray], options: Mapping[str, Any], extent: Extent
+) -> Call:
+    """Return a call whose inputs repeat up to an extent."""
+    return Call(operation.function, inputs, options, {}, extent=extent)
+
+
 def run_task(executor: Executor, task: Task, search: Callable[..., None] | None = None) -> list[PropertyResult]:
     """Run all cases of a task, then the search, and return the verdict on each of its properties."""
     started = time.perf_counter()
     state = fresh_state(task)
     upcoming = [case_at(task, 0)] if task.cases else []
+    unjudged: list[Callable[[], Judged]] = []  # the case before, judged while the backend works on this one
     for index in range(task.cases):
-        following = partial(_make_next, upcoming, task, index + 1)  # made while the backend works on this one
-        judge_case(executor, task, upcoming.pop(), state, following)
+        case = upcoming.pop()
+        call = _checked_call(case, task)
+        outcome = executor.run(call, partial(_meanwhile, unjudged, upcoming, task, index + 1))
+        unjudged.append(partial(judge_outcome, task, case, call, outcome, state))
+        if outcome.failure or len(outcome.outputs) > task.operation.outputs:
+            unjudged.pop()()
         if state.failure is not None:
             break
+    for judge in unjudged:
+        judge()
     if search is not None and task.examples and state.failure is None:
         search(executor, task, state)
     return verdicts(task, state, time.perf_counter() - started)
 
 
-def _make_next(upcoming: list[Case], task: Task, index: int) -> None:
+def _meanwhile(unjudged: list["Callable[[], Judged]"], upcoming: list[Case], task: Task, index: int) -> None:
+    """Judge what is waiting for it, and make the next case."""
+    while unjudged:
+        unjudged.pop()()
     if index < task.cases:
         upcoming.append(case_at(task, index))
 
@@ -142,19 +163,40 @@ def judge_case(
     backend's are the same bits, the oracles of the stages have nothing to add and are not asked, which is for large
     inputs to operations whose outputs the rules fix.
     """
-    outcome = executor.run(call_of(case, task.operation), meanwhile)
+    call = _checked_call(case, task)
+    return judge_outcome(task, case, call, executor.run(call, meanwhile), state, references)
+
+
+def _checked_call(case: Case, task: Task) -> Call:
+    """Return the call of a case, with given outputs where the claim has them and the case repeats calls."""
+    return replace(call_of(case, task.operation), out=case.repeat and OUT in task.claim.features)
+
+
+def judge_outcome(
+    task: Task, case: Case, call: Call, outcome: Outcome, state: TaskState,
+    references: Sequence[tuple[HostArray, ...]] = (),
+) -> Judged:  # fmt: skip
+    """Judge what came of a call, and count it; see `judge_case`."""
     returned, expected = len(outcome.outputs), task.operation.outputs
     if returned > expected:
         outcome = Outcome(failure="output", message=f"{returned} arrays were returned, {expected} are specified")
     if outcome.failure:
-        state.failure, state.failed_case = outcome, case
+        kept = [count(state.tallies[r.stage], r, case, task) for r in before_the_end(task, case, outcome)]
+        if all(kept):  # else the steps before the end say why a sequence ended
+            state.failure, state.failed_case = outcome, case
         return Judged(False, ())
     same = bool(references) and equal_bits(outcome.outputs, references[0])
-    judged = _all_exact(task, outcome) if same else task.operation.judge(case, outcome.outputs, task.claim)
-    results = [*judged, *_conduct(case, outcome)]
-    kept = [_count(state.tallies[r.stage], r, case, task) for r in results]
+    given = outcome.steps or outcome.outputs
+    judged = _all_exact(task, outcome) if same else task.operation.judge(case, given, task.claim)
+    results = [*judged, *_conduct(case, outcome, out=call.out)]
+    kept = [count(state.tallies[r.stage], r, case, task) for r in results]
     usable = returned == expected and not any(r.problem for r in judged)
     return Judged(all(kept), outcome.outputs if usable else ())
+
+
+def before_the_end(task: Task, case: Case, outcome: Outcome) -> list[StageResult]:
+    """Return what can be judged of a sequence that ended early; nothing for a single call."""
+    return task.operation.judge(case, outcome.steps, task.claim) if outcome.steps else []
 
 
 def _all_exact(task: Task, outcome: Outcome) -> list[StageResult]:
@@ -164,24 +206,24 @@ def _all_exact(task: Task, outcome: Outcome) -> list[StageResult]:
     return [StageResult(stage, compared, exact) for stage in task.operation.stages]
 
 
-def _conduct(case: Case, outcome: Outcome) -> list[StageResult]:
-    """Return the stages that every operation has: inputs unchanged, the same bits when called again."""
+def _conduct(case: Case, outcome: Outcome, *, out: bool) -> list[StageResult]:
+    """Return the stages that every operation has: inputs unchanged, same bits again, given outputs written whole."""
     clean = StageResult("", np.zeros(1, np.int64), {"exact": exactly(np.zeros(1, np.int64))})
     changed = ", ".join(outcome.changed_inputs)
     inputs = failed_stage(INPUTS, f"the call changed its input {changed}") if changed else replace(clean, stage=INPUTS)
     if not case.repeat:
         return [inputs]
+    repeat = replace(clean, stage=REPEAT)
     if outcome.unstable:
-        return [
-            inputs,
-            failed_stage(REPEAT, "a second, identical call gave other bits, or a later one changed its result"),
-        ]
-    return [inputs, replace(clean, stage=REPEAT)]
+        repeat = failed_stage(REPEAT, "a second, identical call gave other bits, or a later one changed its result")
+    if not out:
+        return [inputs, repeat]
+    return [inputs, repeat, failed_stage(OUT, outcome.out) if outcome.out else replace(clean, stage=OUT)]
 
 
-def _count(tally: Tally, result: StageResult, case: Case, task: Task) -> bool:
+def count(tally: Tally, result: StageResult, case: Case, task: Task) -> bool:
     """Add a stage's result to its tally and return whether the claim was kept."""
-    claimed = level_of(task.claim, result.stage) if result.stage not in (INPUTS, REPEAT) else "exact"
+    claimed = level_of(task.claim, result.stage) if result.stage not in CONDUCT else "exact"
     tally.cases += 1
     tally.elements += result.got.size
     if result.problem:
@@ -194,6 +236,7 @@ def _count(tally: Tally, result: StageResult, case: Case, task: Task) -> bool:
     tally.blocked += 0 if result.blocked is None else int(np.sum(result.blocked))
     tally.failing += int(np.sum(wrong))
     _measure(tally, result)
+    tally.distribution.add(result, wrong)
     tally.attained = looser(tally.attained, result.attained())
     if np.any(wrong) and (tally.case is None or case.elements < tally.case.elements):
         tally.finding, tally.case = find(result, claimed, case, task.operation), case
@@ -221,7 +264,7 @@ def looser(first: str | None, second: str | None) -> str | None:
 
 
 def _verdict(task: Task, stage: str, state: TaskState, seconds: float) -> PropertyResult:
-    tally, common = state.tallies[stage], stage in (INPUTS, REPEAT)
+    tally, common = state.tallies[stage], stage in CONDUCT
     claimed = "exact" if common else level_of(task.claim, stage)
     status, message = _status(task, stage, tally, state)
     return PropertyResult(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from qloracle_conformance.execution import Executor
 from qloracle_conformance.generators.draw import Option
 from qloracle_conformance.run import Task, TaskState, judge_case
+from qloracle_conformance.sequences.walks import SEQUENCES
 
 
 class HypothesisDraw:
@@ -42,6 +43,11 @@ def search(executor: Executor, task: Task, state: TaskState) -> None:
 
     The random source is the task's seed; nothing is read from or written to Hypothesis's example database.
     """
+    if task.operation.name in SEQUENCES:
+        from qloracle_conformance.sequences.machine import search_sequences
+
+        search_sequences(executor, task, state)
+        return
     generate = task.operation.families[task.family]
 
     @st.composite

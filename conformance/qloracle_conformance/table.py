@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qloracle_conformance.operations.operation import INPUTS, REPEAT
+from qloracle_conformance.operations.operation import CONDUCT, INPUTS, OUT
 from qloracle_conformance.plan import Plan
 from qloracle_conformance.summary import MARKS, rows
 from qloracle_conformance.weights import SHOWN, MatrixResult
@@ -24,7 +24,7 @@ def print_verdicts(console: Console, lines: Sequence[Mapping[str, Any]], plan: P
     table.add_column("where it fails, by how much", overflow="fold")
     previous = ""
     # An operation's conduct (inputs, repeat) has a row of its own only where it is not impeccable.
-    for row in (r for r in rows(lines) if r.stage not in (INPUTS, REPEAT) or r.status != "pass"):
+    for row in (r for r in rows(lines) if r.stage not in CONDUCT or r.status != "pass"):
         colour = MARKS.get(row.status, "bold red")
         table.add_row(
             "" if row.operation == previous else row.operation, row.stage, f"[{colour}]{row.status}[/]", row.claimed,
@@ -33,11 +33,12 @@ def print_verdicts(console: Console, lines: Sequence[Mapping[str, Any]], plan: P
         )  # fmt: skip
         previous = row.operation
     console.print(table)
-    conduct = [r for r in rows(lines) if r.stage in (INPUTS, REPEAT)]
-    kept = sum(r.passed for r in conduct)
-    console.print(
-        f"inputs unchanged, same bits when repeated: {kept} of {sum(r.properties for r in conduct)} properties"
-    )
+    conduct = [r for r in rows(lines) if r.stage in CONDUCT]
+    if conduct:
+        kept = sum(r.passed for r in conduct)
+        of = sum(r.properties for r in conduct)
+        written = ", given outputs written whole and nothing else" if any(r.stage == OUT for r in conduct) else ""
+        console.print(f"inputs unchanged, same bits when repeated{written}: {kept} of {of} properties")
     if plan.unclaimed:
         console.print(f"not claimed: {', '.join(plan.unclaimed)}")
 
@@ -48,7 +49,7 @@ def print_findings(console: Console, lines: Sequence[Mapping[str, Any]]) -> None
     for row in rows(lines):
         if row.status in ("pass", "not-claimed"):
             continue
-        if row.status == "error":  # a call that gave no outputs is said once, not once a stage
+        if row.status in ("error", "blocked"):  # what is at fault for all stages is said once, not once a stage
             if (row.operation, row.finding) in said:
                 continue
             said.add((row.operation, row.finding))
@@ -75,7 +76,8 @@ def _print_finding(console: Console, line: Mapping[str, Any]) -> None:
         item("where", finding["pattern"])
         item("size", finding["error"])
         item("cause", finding["cause"])
-        item("got", f"{finding['got']} at element {finding['element']} of the witness" if finding["allowed"] else "")
+        place = f"at element {finding['element']} of the {'witness' if line['witness'] else 'case'}"
+        item("got", f"{finding['got']} {place}" if finding["allowed"] else "")
         item("allowed", finding["allowed"])
         item("given", ", ".join(f"{k} = {v}" for k, v in finding["context"].items()))
     item("replay", f"qloracle replay {shlex.quote(line['witness'])}" if line["witness"] else "")

@@ -1,7 +1,8 @@
 """Witness files: one failing case as plain JSON, enough to replay it anywhere, without Hypothesis."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from qloracle_conformance.arrays import STORAGE, HostArray
 from qloracle_conformance.backend import BackendInfo, Claim
 from qloracle_conformance.files import FileError, read_text, write_atomically
 from qloracle_conformance.generators.case import Case
-from qloracle_conformance.operations.operation import INPUTS, REPEAT
-from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import PropertyResult, Task
 from qloracle_conformance.safetensors_file import read_stored
+from qloracle_conformance.sequences.judging import claims_of
+from qloracle_conformance.sequences.step import require_runnable, steps_of
+from qloracle_conformance.witness_schema import VERSION, require_witness
 
-VERSION = 1
 LARGEST_INLINE = 1 << 18  # items of a tensor that the weights file can give instead
 
 
@@ -36,6 +37,7 @@ class Witness:
     claim: Claim
     case: Case
     finding: dict[str, Any]  # what was seen, for readers
+    path: Path | None = None  # that it was read from
 
 
 def write_witness(
@@ -64,6 +66,7 @@ def write_witness(
             "basis": task.claim.basis,
             "source": task.claim.source,
             "roundings": vars(task.claim.roundings),
+            "features": list(task.claim.features),
         },
         "seed": task.seed,
         "finding": found.as_json() if found else {"error": result.message},
@@ -94,24 +97,19 @@ def read_witness(path: Path) -> Witness:
     Raises
     ------
     FileError
-        If it cannot be read, is no witness, or is of another version.
+        If it cannot be read, is no witness, is of another version or a newer specification, or names what does not
+        exist: the message names file, key and rule.
     """
     try:
-        content = json.loads(read_text(path))
-        if content.get("qloracle_witness") != VERSION:
-            raise FileError(f"{path} must be a witness file of version {VERSION}")
-        witness = _parsed(content)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        witness = replace(_parsed(require_witness(path, json.loads(read_text(path)))), path=path)
+        if "steps" in witness.case.options:
+            require_runnable(steps_of(witness.case.options), witness.case.inputs, claims_of(witness.case.options))
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
         raise FileError(f"{path} is no complete witness file: {type(error).__name__}: {error}") from error
-    operation = OPERATIONS.get(witness.operation)
-    if operation is None or witness.stage not in (*operation.stages, INPUTS, REPEAT):
-        raise FileError(
-            f"{path} names an operation or stage that this version does not know: {witness.operation} {witness.stage}"
-        )
     return witness
 
 
-def _parsed(content: dict[str, Any]) -> Witness:
+def _parsed(content: Mapping[str, Any]) -> Witness:
     claim, backend = content["claim"], content["backend"]
     options = {name: _without_lists(value) for name, value in content["options"].items()}
     inputs = {n: None if a is None else _array(a) for n, a in content["inputs"].items()}
@@ -128,6 +126,7 @@ def _parsed(content: dict[str, Any]) -> Witness:
         claim=Claim(
             content["operation"],
             claim["levels"],
+            features=tuple(claim.get("features", Claim.features)),  # not in files of earlier versions
             roundings=Roundings(**claim["roundings"]),
             basis=claim["basis"],
             source=claim["source"],

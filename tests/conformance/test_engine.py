@@ -42,7 +42,8 @@ def executed(made: Session) -> dict[str, PropertyResult]:
 
 def test_every_task_is_run_and_every_selected_property_has_a_verdict() -> None:
     made = session(None, "packing.*")
-    assert set(executed(made)) == made.plan.properties
+    ordinary = {name for name in made.plan.properties if not name.endswith(".huge")}  # of `check --large`
+    assert set(executed(made)) == ordinary
 
 
 def test_only_the_selected_stage_is_reported() -> None:

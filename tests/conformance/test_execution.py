@@ -45,6 +45,7 @@ def test_the_input_of_a_call_has_the_layout_that_was_asked_for(layout: str) -> N
         "transposed": (4, 8),
         "reversed": (12, -4),
         "padded": (24, 4),
+        "readonly": (12, 4),
     }
     assert seen == [item[layout]]
 
@@ -61,7 +62,16 @@ def test_options_and_left_out_arrays_reach_the_function() -> None:
     assert (seen["bias"], seen["block_size"]) == (None, 64)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_call_that_writes_into_a_readonly_input_raises() -> None:
+    def function(x: HostArray) -> HostArray:
+        x.items[1, 2] = 0
+        return X
+
+    outcome = outcome_of(function, layout="readonly")
+    assert (outcome.failure, "read-only" in outcome.message) == ("raised", True)
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "readonly"])
 def test_a_call_that_writes_into_its_input_is_noticed(layout: str) -> None:
     def function(x: HostArray) -> HostArray:
         x.items[1, 2] = 0

@@ -98,7 +98,12 @@ def test_a_contiguous_array_fills_its_buffer() -> None:
     assert place_in(numbered((3, 5), "uint8"), "contiguous").buffer.size == 15
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_readonly_layout_refuses_to_be_written_to() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        view_of(place_in(numbered((3, 5), "float32"), "readonly"))[...] = 0
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "readonly"])
 def test_a_placed_array_is_a_copy_of_its_source(layout: str) -> None:
     array = numbered((3, 5), "float32")
     view_of(place_in(array, layout))[...] = 0

@@ -14,7 +14,9 @@ from qloracle_conformance.mutants import matrix
 from qloracle_conformance.mutants.catalogue import catalogue
 from qloracle_conformance.mutants.mutant import Mutant, Rewrite
 from qloracle_conformance.mutants.rewrites import rewrites
+from qloracle_conformance.operations.operation import CONDUCT
 from qloracle_conformance.registry import OPERATIONS
+from qloracle_conformance.sequences.walks import SEQUENCES
 
 
 def run(only: str | None = None, seed: int = 0) -> tuple[int, str]:
@@ -69,8 +71,9 @@ def test_there_are_at_least_twelve_mutants_of_which_each_names_a_stage_that_exis
     assert len({m.name for m in mutants}) == len(mutants)
     for mutant in mutants:
         read = [op for op in OPERATIONS.values() if op.function in mutant.ops and op.name.startswith(mutant.operations)]
+        read += [sequence for name, sequence in SEQUENCES.items() if name == mutant.operations]
         assert read, f"{mutant.name}: no operation reads what it changes"
-        stages = {stage for op in read for stage in (*op.stages, "inputs", "repeat")}
+        stages = {stage for op in read for stage in (*op.stages, *CONDUCT)}
         assert set(mutant.stages) <= stages, f"{mutant.name} names the stages {set(mutant.stages) - stages}"
 
 

@@ -9,7 +9,7 @@ import pytest
 from qloracle_conformance.adapters.reference import backend as reference
 from qloracle_conformance.backend import BackendInfo, Claim, describe
 from qloracle_conformance.plan import LISTED, PROFILES, Plan, UsageError, make_plan
-from qloracle_conformance.registry import OPERATIONS, properties
+from qloracle_conformance.registry import OPERATIONS, SEQUENCES, properties
 
 REFERENCE = describe(reference())
 
@@ -26,7 +26,7 @@ def names(plan: Plan) -> list[str]:
 def test_everything_that_is_claimed_is_planned_once() -> None:
     plan = plan_of()
     expected = [f"{name}.{family}" for name, op in OPERATIONS.items() for family in op.families]
-    assert names(plan) == expected
+    assert names(plan) == [*expected, *(f"{name}.walk" for name in SEQUENCES)]
     assert plan.properties == frozenset(properties())
     assert (list(plan.unclaimed), list(plan.absent)) == ([], [])
 
@@ -59,8 +59,9 @@ def test_profiles_change_sizes_and_nothing_else() -> None:
         plan = plan_of(profile=name)
         assert plan.properties == frozenset(properties())
         assert names(plan) == names(plan_of())
-        sizes = {task.cases for task in plan.tasks if task.family != "sweep"}
+        sizes = {task.cases for task in plan.tasks if task.family not in ("sweep", "walk")}
         assert sizes == {profile.cases}
+        assert {task.cases for task in plan.tasks if task.family == "walk"} == {profile.walks}
         assert {task.examples for task in plan.tasks if task.family not in LISTED} == {profile.examples}
         assert {task.examples for task in plan.tasks if task.family in LISTED} == {0}
 

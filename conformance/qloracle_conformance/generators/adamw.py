@@ -137,7 +137,7 @@ def late_step(draw: Draw, shape: tuple[int, ...]) -> Step:
 
 def special_family(draw: Draw, claim: Claim, *, family: str, operation: str = "adamw.nonfinite") -> Case:
     """One NaN or infinity of either sign among ordinary gradients; or, in "states", in a moment."""
-    dtype, shape = draw.choice(claim.dtypes), draw.choice(admitted(claim, ((64,), (5, 7), (1,), (130,))))
+    dtype, shape = draw.choice(claim.dtypes), draw.choice(admitted(claim, ((64,), (5, 7), (1,), (130,), (4099,))))
     case = step_case(operation, ordinary_step(draw, shape), dtype)
     policy, random = draw.choice(claim.options.get("nonfinite", ("propagate",))), draw.random()
     name = "gradient" if family == "gradients" else draw.choice(("m", "v"))

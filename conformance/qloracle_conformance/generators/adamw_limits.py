@@ -17,8 +17,9 @@ from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.values import rounded
 from qloracle_conformance.operations.adamw import adamw_options
 
-STOCHASTIC = ("small_lattice", "small_updates", "normal", "shapes", "memory")
-LIMITED = ("small_lattice", "normal", "near", "memory")
+STOCHASTIC = ("small_lattice", "small_updates", "normal", "shapes", "memory", "extents")
+LIMITED = ("small_lattice", "normal", "near", "memory", "extents")
+LONG = ((4099,), (300, 70), (1027,), (33001,))
 _FULL = 2.0**32
 
 
@@ -26,7 +27,8 @@ def stochastic_family(draw: Draw, claim: Claim, *, family: str) -> Case:
     """Random bits on, and one to either side of, the part of the way to the next number; the ends of their range."""
     formats = [dtype for dtype in claim.dtypes if dtype != "float32"] or ["bfloat16"]
     dtype = draw.choice(formats)
-    shape = draw.choice(admitted(claim, SHAPES if family == "shapes" else ((64,), (5, 7), (257,))))
+    sizes = {"shapes": SHAPES, "extents": LONG}.get(family, ((64,), (5, 7), (257,)))
+    shape = draw.choice(admitted(claim, sizes))
     lattice = family in ("small_lattice", "small_updates")
     if family == "small_lattice":
         step = lattice_step(draw, shape)
@@ -76,8 +78,9 @@ def threshold_bits(random: np.random.Generator, part: Array, lattice: bool) -> A
 def limited_family(draw: Draw, claim: Claim, *, family: str) -> Case:
     """Updates whose norm is a limit, a little more or less, or twice that; norms that are exact on the lattice."""
     dtype = draw.choice(claim.dtypes)
-    lattice = family == "small_lattice"
-    shape = draw.choice(admitted(claim, ((64,), (16, 3), (1000,)) if lattice else ((64,), (300, 7), (2000,))))
+    lattice = family in ("small_lattice", "extents")
+    plain = ((64,), (16, 3), (1000,)) if lattice else ((64,), (300, 7), (2000,))
+    shape = draw.choice(admitted(claim, LONG if family == "extents" else plain))
     step = limited_lattice_step(draw, shape) if lattice else _ordinary_limited(draw, shape, family)
     case = step_case("adamw.limited", step, dtype, lattice=lattice, repeat=family == "memory")
     return replace(case, layouts=each_layout(draw, claim, case.inputs)) if family == "memory" else case

@@ -42,6 +42,12 @@ def claimed(claim: Claim, fmt: str, option: str) -> tuple[str, ...]:
     return tuple(map(str, claim.options.get(option, options_of(fmt)[option][:1])))
 
 
+def own_overflow(claim: Claim, fmt: str) -> dict[str, str]:
+    """Return the option that asks for the claim's overflow rule, where the default is none that it lists."""
+    rules = claimed(claim, fmt, "overflow")
+    return {} if options_of(fmt)["overflow"][0] in rules else {"overflow": rules[0]}
+
+
 def deterministic(claim: Claim, fmt: str) -> tuple[str, ...]:
     """Return the claimed roundings that take no random bits."""
     return tuple(name for name in claimed(claim, fmt, "rounding") if name != "stochastic") or ("ties_to_even",)
@@ -52,7 +58,8 @@ def conversion(
 ) -> Case:
     """Return a case judged at one stage, its options only where they are not the default."""
     defaults = options_of(fmt)
-    options: dict[str, Any] = {"fmt": fmt, **{k: v for k, v in chosen.items() if v != defaults[k][0]}}
+    asked = {**own_overflow(claim, fmt), **chosen}
+    options: dict[str, Any] = {"fmt": fmt, **{k: v for k, v in asked.items() if v != defaults[k][0]}}
     if values.dtype in FORMATS and chosen.get("nan", NO_NAN) in (ANY_BITS, NO_NAN):
         values = numbers_for(fmt, values)
     inputs: dict[str, HostArray | None] = {"values": reshaped(values, claim)}

@@ -9,6 +9,7 @@ from qloracle.formats import format_named
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case, admitted, fitted, reshaped
+from qloracle_conformance.generators.conversion_options import own_overflow
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.values import (
     any_exponent,
@@ -29,7 +30,8 @@ SLICES = 16  # a sweep over all 2^16 high halves takes as many cases
 
 def _encode(fmt: str, claim: Claim, values: HostArray, layout: str = "contiguous", repeat: bool = False) -> Case:
     values = reshaped(numbers_for(fmt, values), claim)
-    return Case(f"{fmt}.encode", {"values": values}, {"fmt": fmt}, layouts={"values": layout}, repeat=repeat)
+    options = {"fmt": fmt, **own_overflow(claim, fmt)}
+    return Case(f"{fmt}.encode", {"values": values}, options, layouts={"values": layout}, repeat=repeat)
 
 
 def sweep_case(draw: Draw, claim: Claim, fmt: str) -> Case:

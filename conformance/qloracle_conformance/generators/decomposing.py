@@ -11,7 +11,7 @@ from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case, each_layout
 from qloracle_conformance.generators.draw import Draw
-from qloracle_conformance.generators.linear import batch_shapes, one_hot
+from qloracle_conformance.generators.linear import WIDE_LENGTHS, batch_shapes, one_hot
 from qloracle_conformance.generators.quantized_linear import weight_case
 from qloracle_conformance.generators.values import (
     absmax_with_ties,
@@ -24,10 +24,13 @@ from qloracle_conformance.generators.values import (
 )
 
 THRESHOLDS = (6.0, 0.0, 2.0, 3.5)  # numbers of every format
-ROW_FAMILIES = ("boundaries", "normal", "poison", "ramps", "bias", "shapes", "memory", "squares", "exponents")
+ROW_FAMILIES = (
+    "boundaries", "normal", "poison", "ramps", "bias", "shapes", "memory", "squares", "exponents", "tiles", "single",
+)  # fmt: skip
 FAMILIES = ("thresholds", "hidden", "outliers", "large", "rows", *ROW_FAMILIES)
 EXACT = ("outliers", "bias")  # families of which the result is exact in any order
 INNER = (64, 200, 33, 1000)
+TILES = ((67, 131), (130, 300), (33, 1031), (40, 520))  # rows and inputs, no multiples of a tile
 
 
 def llm_case(draw: Draw, claim: Claim, *, family: str) -> Case:
@@ -75,6 +78,10 @@ def _input(
         return rounded(_with_outliers(random, x, threshold), dtype)
     if family == "squares":
         rows = inner = draw.choice((8, 16, 3))
+    if family == "tiles":
+        rows, inner = draw.choice(TILES)
+    if family == "single":
+        rows, inner = 40, draw.choice(WIDE_LENGTHS)
     if family == "boundaries":
         absmax = rounded(np.minimum(_moderate(random, rows, dtype, threshold), 2.0**100), dtype)
         boundaries = (np.arange(-127, 127) + 0.5) / 127
@@ -101,6 +108,8 @@ def _special_input(
         return _at_threshold(random, shape, dtype, threshold)
     if family == "bias":
         x = x * 0
+    elif family == "single":  # the last input among them: every sum is one product, so nothing hides in the bound
+        x = one_hot(random, shape[0], shape[1], (-3, 0))
     elif family == "outliers":
         power = draw.choice((0, 3))
         x = one_hot(random, shape[0], shape[1], (power, power)) * 2.0 ** np.ceil(np.log2(threshold))
@@ -159,7 +168,7 @@ def _weight(
     draw: Draw, random: np.random.Generator, inner: int, dtype: str, family: str, outlier_weight: str
 ) -> dict[str, HostArray | None]:
     """Return a weight as INT8 codes by row with their absmax, and as it was."""
-    outer = inner if family == "squares" else draw.choice((24, 7, 1))
+    outer = inner if family == "squares" else draw.choice((129, 70) if family == "tiles" else (24, 7, 1))
     original = normal(random, (outer, inner), dtype, 0.05)
     if family == "outliers":
         original = full_significand(random, (outer, inner), dtype)

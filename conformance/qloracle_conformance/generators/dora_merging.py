@@ -13,7 +13,7 @@ from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.merging import Merge, case_of, merge_arrays
 from qloracle_conformance.generators.values import normal, rounded
 
-FAMILIES = ("small_lattice", "ramps", "squares", "sizes", "large", "zero_rows", "memory", "normal", "specials")
+FAMILIES = ("small_lattice", "ramps", "squares", "sizes", "large", "zero_rows", "memory", "tiles", "normal", "specials")
 _WHOLE = ((3, 4), (2, 3, 6), (1, 2, 2), (1, 4, 8), (6, 8), (2, 5, 14), (1, 1, 1, 1), (7,), (2, 4, 5, 6))
 
 
@@ -41,6 +41,8 @@ def whole_norms(draw: Draw, claim: Claim, family: str, dtype: str) -> tuple[Merg
         d_out = d_in = rank = draw.choice((8, 16))
     elif family == "sizes":
         d_out, d_in, rank = draw.choice(((1, 9, 1), (7, 4, 1), (3, 130, 2), (70, 8, 2)))
+    elif family == "tiles":
+        d_out, d_in, rank = draw.choice(((131, 67, 8), (33, 1031, 4), (70, 300, 8)))
     stabilized = "rank_stabilized" in claim.features and rank == 4 and draw.choice((False, True))
     unit = float(np.sqrt(rank)) if stabilized else float(rank)
     scale = draw.choice((2.0, 0.5, -1.0))

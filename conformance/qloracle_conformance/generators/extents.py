@@ -10,6 +10,7 @@ from qloracle.formats import Array, format_named
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case, admitted
+from qloracle_conformance.generators.conversion_options import own_overflow
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.quantizing import ELEMENTS, Family, Quantizer, arrange, case_of
 from qloracle_conformance.generators.values import (
@@ -118,7 +119,8 @@ def encode_case(draw: Draw, claim: Claim, *, family: str, fmt: str) -> Case:
         values = signed(random, draw.choice(admitted(claim, DEGENERATE)), "float32")
     else:
         layout, values = draw.choice(claim.layouts), normal(random, draw.choice(admitted(claim, SQUARES)), "float32")
-    return Case(f"{fmt}.encode", {"values": numbers_for(fmt, values)}, {"fmt": fmt}, layouts={"values": layout})
+    options = {"fmt": fmt, **own_overflow(claim, fmt)}
+    return Case(f"{fmt}.encode", {"values": numbers_for(fmt, values)}, options, layouts={"values": layout})
 
 
 def _ties(random: np.random.Generator, shape: tuple[int, ...], fmt: str) -> HostArray:

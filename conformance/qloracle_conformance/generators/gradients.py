@@ -16,9 +16,12 @@ from qloracle_conformance.generators.case import Case, admitted, each_layout
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.values import full_significand, rounded
 
-CLIP = ("small_lattice", "wide_lattice", "normal", "near", "peaks", "specials", "memory")
-ACCUMULATE = ("small_lattice", "wide_lattice", "normal", "many", "empty_batches", "specials", "shapes", "memory")
-STEPS = ("small_lattice", "normal", "memory")
+CLIP = ("small_lattice", "wide_lattice", "normal", "near", "peaks", "specials", "memory", "extents")
+ACCUMULATE = (
+    "small_lattice", "wide_lattice", "normal", "many", "empty_batches", "specials", "shapes", "memory", "extents",
+)  # fmt: skip
+STEPS = ("small_lattice", "normal", "memory", "extents")
+LONG = ((4099,), (300, 70), (1027,), (2051,), (33001,))
 COUNTS = ((3, 13), (1,), (1, 7), (2, 6), (5, 11, 16), (4, 4, 4, 4), (1, 3, 5, 7))  # the first and others sum to 2^k
 
 
@@ -29,7 +32,9 @@ def clip_family(draw: Draw, claim: Claim, *, family: str) -> Case:
         draw.choice(admitted(claim, ((64,), (3, 50), (1,), (7, 9)))),
         draw.choice(admitted(claim, ((5, 7), (33,)))),
     ]
-    times = draw.choice((1.0, 0.5, 2.0, 0.125))
+    if family == "extents":
+        shapes = [draw.choice(admitted(claim, LONG)), draw.choice(admitted(claim, ((1027,), (7, 9))))]
+    times = draw.choice((1.0, 0.5, 2.0, 0.125) if family == "small_lattice" else (0.7, 0.37, 1.0, 0.0817, 2.0))
     if family == "small_lattice":
         tensors, norm = _four_ones(draw, shapes)
     elif family == "wide_lattice":  # a norm within the limit changes no bit
@@ -38,9 +43,9 @@ def clip_family(draw: Draw, claim: Claim, *, family: str) -> Case:
     else:
         scale = draw.choice((1.0, 1e-3, 30.0))
         tensors = [random.standard_normal(shape) * scale for shape in shapes]
-        if family == "peaks":  # one element, anywhere, is nearly all of the norm
+        if family in ("peaks", "extents"):  # one element, at the end or anywhere, is nearly all of the norm
             peak = tensors[draw.choice((0, 1))].reshape(-1)
-            peak[random.integers(0, peak.size)] = 1000 * scale
+            peak[draw.choice((-1, random.integers(0, peak.size)))] = 1000 * scale
         tensors = [rounded(tensor, dtype).real() for tensor in tensors]
         norm = _norm(tensors)
         times = draw.choice((1 - 1e-3, 1 + 1e-3, 1.0)) if family == "near" else times
@@ -85,6 +90,8 @@ def _batches(
     """Return gradients and counts, and whether every partial sum and the quotient are exact."""
     random = draw.random()
     shape = draw.choice(((5, 7), (64,), (1,))) if inner is None else inner
+    if family == "extents":
+        shape = draw.choice(LONG)
     if family == "shapes":
         shapes = ((33,), (), (1,), (2, 3, 5), (257,), (7, 1), (0,), (3, 0))
         shape = draw.choice(tuple(shape for shape in shapes if claim.empty or 0 not in shape))
@@ -118,7 +125,7 @@ def accumulated_family(draw: Draw, claim: Claim, *, family: str) -> Case:
     """Micro-batches, then one step; on the lattice the accumulated gradient is that of a lattice of steps."""
     dtype = draw.choice(claim.dtypes)
     reduction = str(draw.choice(claim.options.get("reduction", ("mean",))))
-    shape = draw.choice(admitted(claim, ((64,), (5, 7))))
+    shape = draw.choice(admitted(claim, LONG if family == "extents" else ((64,), (5, 7))))
     if family == "small_lattice":
         step = lattice_step(draw, shape)
         counts = np.array(draw.choice(((3, 13), (2, 6), (1, 7))), np.int64)

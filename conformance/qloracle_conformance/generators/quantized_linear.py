@@ -15,13 +15,18 @@ from qloracle_conformance.generators.affine import code_range
 from qloracle_conformance.generators.case import Case, each_layout
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.linear import PRIMES, WIDE_LENGTHS, batch_shapes, one_hot
+from qloracle_conformance.generators.tiles import ROWS
 from qloracle_conformance.generators.values import full_significand, normal, rounded
 
-LATTICES = ("small_lattice", "wide_lattice", "wide_inputs", "ramps", "bias", "squares", "exponents", "shapes", "memory")
+LATTICES = (
+    "small_lattice", "wide_lattice", "wide_inputs", "ramps", "bias", "squares", "exponents", "shapes", "memory",
+    "tiles",
+)  # fmt: skip
 FAMILIES = (*LATTICES, "normal", "specials")
 BACKWARD_FAMILIES = tuple(f for f in FAMILIES if f != "bias")
 ORDER = {"int8": ("row", "tensor", "column", "block"), "affine": ("row", "group", "tensor", "column")}
 WIDE = 96  # rows of x with one nonzero element each
+TILES = ((131, 67), (333, 129), (520, 70), (1031, 20))  # inputs and outputs: more than a tile has, no multiples of one
 
 
 def weight_case(draw: Draw, claim: Claim, *, family: str, kind: str, backward: bool) -> Case:
@@ -56,6 +61,8 @@ def _sizes(draw: Draw, claim: Claim, family: str) -> tuple[int, int, tuple[int, 
         inner, outer, rows = draw.choice((8, 1, 3, 17, 33)), draw.choice((5, 1, 3)), draw.choice(batch_shapes(claim))
     elif family == "ramps":
         inner, outer, rows = 8, 6, (5,)
+    elif family == "tiles":
+        (inner, outer), rows = draw.choice(TILES), draw.choice(ROWS)
     elif family == "normal":
         inner, outer = draw.choice((64, 200, 1000)), draw.choice((24, 7))
     return inner, outer, rows

@@ -24,10 +24,11 @@ from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.merging import layouts_of, option
 from qloracle_conformance.generators.values import normal, rounded
 
-LATTICES = ("small_lattice", "ramps", "squares", "shapes", "poison", "memory")
+LATTICES = ("small_lattice", "ramps", "squares", "shapes", "poison", "memory", "tiles")
 FAMILIES = (*LATTICES, "normal")
-CYCLES = ("normal", "memory")  # families of cycles, none of which is exact in every order
+CYCLES = ("normal", "memory", "tiles")  # families of cycles, none of which is exact in every order
 SIZES = ((6, 9, 2), (5, 33, 4), (24, 16, 8), (3, 129, 1), (17, 100, 4))
+TILES = ((131, 67, 16), (70, 257, 32), (33, 1031, 4), (300, 129, 8))  # d_out, d_in, rank: no multiples of a tile
 SHAPES = ((1, 1, 1), (1, 67, 1), (7, 1, 1), (2, 300, 2), (0, 5, 1), (65, 3, 2))
 _DYADIC = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)  # entries whose multiples by powers of two have few bits
 
@@ -67,6 +68,8 @@ def sizes(draw: Draw, claim: Claim, family: str) -> tuple[int, int, int]:
     if family == "squares":
         side = draw.choice((8, 16))
         return side, side, side
+    if family == "tiles":
+        return draw.choice(TILES)
     if family == "shapes":
         return draw.choice(SHAPES if claim.empty else tuple(s for s in SHAPES if s[0]))
     return draw.choice(SIZES)

@@ -110,7 +110,8 @@ def count_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     ranks = np.minimum(random.integers(0, 65, count) * (random.integers(0, 3, count) > 0), shapes.min(axis=1))
     biases = random.integers(0, 2, count) == 0
     bias = str(option(draw, claim, "bias", "none"))
-    extra = {"dora": draw.choice((False, True)), "lora_bias": draw.choice((False, True))}
+    own_bias = "lora_bias" in claim.features and draw.choice((False, True))
+    extra = {"dora": draw.choice((False, True)), "lora_bias": own_bias}
     inputs: dict[str, HostArray | None] = {
         "shapes": host(shapes.astype(np.int64)), "ranks": host(ranks.astype(np.int64)), "biases": host(biases),
     }  # fmt: skip

@@ -213,5 +213,5 @@ def block_faults() -> list[Mutant]:
         Mutant("nibble-of-padding", "the nibble after an odd length is 0", {quantize: _pad_is_zero_nibble},
                ("packing",), operations="nf4"),
         Mutant("quantize-race", "an element is lost now and then", {quantize: _sometimes_other()},
-               ("repeat", "codes"), operations="nf4"),
+               ("repeat", "codes"), operations="nf4", start=lambda: {quantize: _sometimes_other()}),
     ]  # fmt: skip

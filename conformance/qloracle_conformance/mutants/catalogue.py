@@ -45,7 +45,9 @@ from qloracle_conformance.mutants.mutant import Mutant
 from qloracle_conformance.mutants.nested_absmax_faults import nested_absmax_faults
 from qloracle_conformance.mutants.nested_faults import nested_faults
 from qloracle_conformance.mutants.observer_faults import observer_faults
+from qloracle_conformance.mutants.out_faults import out_faults
 from qloracle_conformance.mutants.paging_faults import paging_faults
+from qloracle_conformance.mutants.path_faults import path_faults
 from qloracle_conformance.mutants.placing_faults import placing_faults
 from qloracle_conformance.mutants.product_faults import product_faults
 from qloracle_conformance.mutants.quantized_linear_faults import quantized_linear_faults
@@ -53,6 +55,7 @@ from qloracle_conformance.mutants.quantizer_faults import quantizer_faults
 from qloracle_conformance.mutants.range_faults import range_faults
 from qloracle_conformance.mutants.requantize_faults import requantize_faults
 from qloracle_conformance.mutants.restore_faults import restore_faults
+from qloracle_conformance.mutants.sequence_faults import sequence_faults
 from qloracle_conformance.mutants.start_faults import start_faults
 from qloracle_conformance.mutants.stochastic_faults import stochastic_faults
 from qloracle_conformance.mutants.storage_faults import storage_faults
@@ -298,4 +301,7 @@ def catalogue() -> list[Mutant]:
         *gradient_faults(),
         *paging_faults(),
         *trajectory_faults(),
+        *sequence_faults(),
+        *out_faults(),
+        *path_faults(),
     ]  # fmt: skip

@@ -1,5 +1,7 @@
 """Faults of conversions and packing: tails, the ends of the range, NaN; memory read as something else."""
 
+from typing import Any
+
 import numpy as np
 
 from qloracle.formats import Array
@@ -47,11 +49,11 @@ def _infinity_early(values: HostArray, *, fmt: str) -> HostArray:
     return OPS["encode"](host(np.where(beyond, np.copysign(np.float32(np.inf), values.items), values.items)), fmt=fmt)  # type: ignore[no-any-return]
 
 
-def _short_index(values: HostArray, *, fmt: str) -> HostArray:
+def _short_index(values: HostArray, **options: Any) -> HostArray:
     """Index elements by 16 bits: those from 2^16 on are never written, and what was there is taken for a result."""
-    words = np.array(OPS["encode"](values, fmt=fmt).words())
+    words = np.array(OPS["encode"](values, **options).words())
     words.reshape(-1)[1 << 16 :] = 0
-    return host(words, fmt)
+    return host(words, options["fmt"])
 
 
 def _subnormals_lost(bits: HostArray, *, dtype: str) -> HostArray:
@@ -67,8 +69,8 @@ def as_if_dense(array: HostArray) -> HostArray:
     return HostArray(stored_items(items), array.dtype) if rows_dense else array
 
 
-def _row_padding_read(values: HostArray, *, fmt: str) -> HostArray:
-    return OPS["encode"](as_if_dense(values), fmt=fmt)  # type: ignore[no-any-return]
+def _row_padding_read(values: HostArray, **options: Any) -> HostArray:
+    return OPS["encode"](as_if_dense(values), **options)  # type: ignore[no-any-return]
 
 
 def _pad_forgotten(codes: HostArray, *, pad_code: int) -> HostArray:  # that is the fault

@@ -213,7 +213,7 @@ def int8_kernel_faults() -> list[Mutant]:
     return [
         *(Mutant(name, fault, {quantize: with_absmax(found)}, ("absmax",)) for name, fault, found in reductions),
         *(Mutant(name, fault, {quantize: op}, ("codes",)) for name, fault, op in codes),
-        *(Mutant(name, fault, {quantize: op}, ("absmax",)) for name, fault, op in inputs),
+        *(Mutant(name, fault, {quantize: op}, ("absmax", "codes")) for name, fault, op in inputs),
         *(Mutant(name, fault, {restore: op}, ("values",)) for name, fault, op in values),
         Mutant("int8-minus-128-signed", "the magnitude of -128 is taken in 8 bits", {matmul: _unsigned}, ("acc",)),
         *(Mutant(name, fault, {scale: scaled_by(formula)}, ("y",)) for name, fault, formula in scalings),

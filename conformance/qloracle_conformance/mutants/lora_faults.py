@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,11 @@ def _adapter_in_bfloat16(o: Single) -> Array:
     return base + in_bfloat16(output(o) - base)
 
 
+def _forgetting(name: str, function: str) -> dict[str, Callable[..., Any]]:
+    """Return the layer that keeps a weight, before it has kept one."""
+    return {name: _kept_weight(function)}
+
+
 def _stored_with(**changes: Any) -> Callable[..., Any]:
     """Read an affine weight with some of its parts replaced."""
 
@@ -155,12 +161,14 @@ def lora_faults() -> list[Mutant]:
             Mutant(f"{kind}-gradient-weight-bfloat16", "the weight is rounded to bfloat16 in the gradient of x",
                    {f"{kind}_backward": backward_as(x_weight, "exact")}, ("x",)),
             Mutant(f"{kind}-stale-weight", "the first weight of a shape is kept",
-                   {f"{kind}_backward": _kept_weight("lora_backward")}, ("x",)),
+                   {f"{kind}_backward": _kept_weight("lora_backward")}, ("x",),
+                   start=partial(_forgetting, f"{kind}_backward", "lora_backward")),
         ]  # fmt: skip
     return [
         *made,
         Mutant("qlora-stale-weight", "the first weight of a shape is kept",
-               {"qlora_forward": _kept_weight("lora_forward")}, STORED_TERMS),
+               {"qlora_forward": _kept_weight("lora_forward")}, STORED_TERMS,
+               start=partial(_forgetting, "qlora_forward", "lora_forward")),
         Mutant("qlora-affine-zero-point", "the zero point is not subtracted",
                {"qlora_affine_forward": _stored_with(zero_point=np.zeros_like)}, STORED_TERMS),
         Mutant("qlora-affine-scale-of-row-0", "the scale of the first row serves all",

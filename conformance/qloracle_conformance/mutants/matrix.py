@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,12 +22,16 @@ from qloracle_conformance.mutants.catalogue import catalogue
 from qloracle_conformance.mutants.kills import Kill, as_json, covered, print_matrix
 from qloracle_conformance.mutants.mutant import Mutant, Rewrite, backend_of
 from qloracle_conformance.mutants.rewrites import rewrites
+from qloracle_conformance.operations.operation import with_default_options
+from qloracle_conformance.plan import sequence_tasks
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import Task, fresh_state, judge_case
+from qloracle_conformance.sequences.walks import SEQUENCES
 from qloracle_conformance.spec.clauses import clauses
 from qloracle_conformance.usage import UsageError
 
 MOST_CASES = 20  # a family, before the mutant counts as survivor of it: the size of the default profile
+MOST_WALKS = 12  # of a kind, as in the default profile
 REWRITE_CASES = 12
 
 
@@ -48,28 +53,41 @@ def tasks_of(claims: Sequence[Claim], prefix: str, seed: int) -> Iterator[Task]:
             operation = OPERATIONS[claim.operation]
             for family in operation.families:
                 yield Task(operation, family, claim, MOST_CASES, 0, seed)
+    complete = {claim.operation: with_default_options(claim, OPERATIONS[claim.operation]) for claim in claims}
+    for name in SEQUENCES:
+        if name.startswith(prefix):
+            yield from sequence_tasks(name, complete, MOST_WALKS, 0, seed)
 
 
 def kill(mutant: Mutant, seed: int, length: int = 0) -> Kill:
     """Run the properties that read the changed function until one fails."""
-    executor = InProcess(backend_of(mutant.ops, mutant.name))
+    executor = InProcess(backend_of(mutant.fresh_ops(), mutant.name))
     tried = 0
-    for task in tasks_of(executor.info.claims, mutant.operations, seed):
+    for task, index in _in_turn(tasks_of(executor.info.claims, mutant.operations, seed)):
         if length and task.family != "wide_lattice":
             continue
-        generate = task.operation.families[task.family]
-        for index in range(task.cases):
-            draw = OneLength(f"{task.operation.name}.{task.family}", index, seed)
-            draw.length = length
-            tried += 1
-            case = generate(draw, task.claim)
-            stage = _failing_stage(executor, task, case)
-            if stage:
-                name = f"{task.operation.name}.{stage}.{task.family}"
-                clause = task.operation.stages.get(stage, "")
-                bound = "" if case.lattice else task.operation.bound_of(stage)
-                return Kill(mutant.name, mutant.fault, length, name, clause, bound, tried, stage in mutant.stages)
+        draw = OneLength(f"{task.operation.name}.{task.family}", index, seed)
+        draw.length = length
+        tried += 1
+        case = task.operation.families[task.family](draw, task.claim)
+        stage = _failing_stage(executor, task, case)
+        if stage:
+            name = f"{task.operation.name}.{stage}.{task.family}"
+            clause = task.operation.stages.get(stage, "")
+            bound = "" if case.lattice else task.operation.bound_of(stage)
+            return Kill(mutant.name, mutant.fault, length, name, clause, bound, tried, stage in mutant.stages)
     return Kill(mutant.name, mutant.fault, length, "", "", "", tried, False)
+
+
+def _in_turn(tasks: Iterator[Task]) -> Iterator[tuple[Task, int]]:
+    """Yield the cases of one operation after the other: the first case of each of its families, the second, and so on.
+
+    What a family sees it mostly sees in its first cases: a mutant is dead long before the slowest family has ended.
+    """
+    for _, group in groupby(tasks, key=lambda task: task.operation.name):
+        members = list(group)
+        for index in range(max(task.cases for task in members)):
+            yield from ((task, index) for task in members if index < task.cases)
 
 
 def _failing_stage(executor: InProcess, task: Task, case: Case) -> str:
@@ -85,7 +103,7 @@ def accused(rewrite: Rewrite, seed: int) -> list[str]:
     executor = InProcess(backend_of(rewrite.ops, rewrite.name, rewrite.levels, rewrite.roundings))
     found = []
     for task in tasks_of(executor.info.claims, "", seed):
-        for index in range(REWRITE_CASES):
+        for index in range(min(REWRITE_CASES, task.cases)):
             draw = CounterDraw(f"{task.operation.name}.{task.family}", index, seed)
             case = task.operation.families[task.family](draw, task.claim)
             stage = _failing_stage(executor, task, case)
@@ -135,11 +153,11 @@ def _results(members: Sequence[Mutant | Rewrite], seed: int, jobs: int) -> Itera
         yield from (_result(member, seed) for member in members)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        pending = [pool.submit(_result_of, member.name, isinstance(member, Mutant), seed) for member in members]
+        pending = [pool.submit(result_of, member.name, isinstance(member, Mutant), seed) for member in members]
         yield from (future.result() for future in pending)
 
 
-def _result_of(name: str, is_mutant: bool, seed: int) -> Sequence[Kill | str]:
+def result_of(name: str, is_mutant: bool, seed: int) -> Sequence[Kill | str]:
     """Return the result of a member by name: functions do not travel to another process."""
     return _result(_shipped(is_mutant)[name], seed)
 

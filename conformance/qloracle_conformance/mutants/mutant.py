@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import wraps
+from inspect import signature
 from typing import Any
+
+import numpy as np
 
 from qloracle.bounds import Roundings
 from qloracle_conformance.adapters.reference import backend as reference
 from qloracle_conformance.backend import Backend, Claim, Level
+from qloracle_conformance.out_arrays import with_out
 from qloracle_conformance.registry import OPERATIONS
 
 Op = Callable[..., Any]
@@ -22,6 +27,11 @@ class Mutant:
     stages: tuple[str, ...]  # where the fault is: the report must name one of them
     lengths: tuple[int, ...] = ()  # inner dimensions at each of which it must be caught
     operations: str = ""  # prefix of the operations that read the change, where not all that call the function
+    start: Callable[[], Mapping[str, Op]] | None = None  # makes `ops` anew, where they keep something between calls
+
+    def fresh_ops(self) -> Mapping[str, Op]:
+        """Return the functions that replace the reference's, with nothing kept from an earlier run."""
+        return self.ops if self.start is None else self.start()
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,20 @@ def backend_of(
     claims = tuple(
         _changed(claim, levels or {}, roundings) for claim in base.claims if OPERATIONS[claim.operation].function in ops
     )
-    return replace(base, name=name, ops={**base.ops, **ops}, claims=claims)
+    quiet = {name: _quiet(op) for name, op in ops.items()}
+    served = {name: op if "out" in signature(op).parameters else with_out(op) for name, op in quiet.items()}
+    return replace(base, name=name, ops={**base.ops, **served}, claims=claims)
+
+
+def _quiet(op: Op) -> Op:
+    """Return a function that does not warn of infinities and NaN: wrong kernels meet them where right ones do not."""
+
+    @wraps(op)
+    def silent(*arrays: Any, **arguments: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return op(*arrays, **arguments)
+
+    return silent
 
 
 def _changed(claim: Claim, levels: Mapping[str, Level], roundings: Roundings | None) -> Claim:

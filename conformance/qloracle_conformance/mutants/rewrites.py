@@ -13,6 +13,7 @@ from qloracle_conformance.mutants.block_rewrites import block_rewrites
 from qloracle_conformance.mutants.footprint_rewrites import footprint_rewrites
 from qloracle_conformance.mutants.format_rewrites import format_rewrites
 from qloracle_conformance.mutants.int8_rewrites import int8_rewrites
+from qloracle_conformance.mutants.kernel_rewrites import kernel_rewrites
 from qloracle_conformance.mutants.kernels import (
     absmax_of_blocks,
     codes_by_division,
@@ -23,6 +24,7 @@ from qloracle_conformance.mutants.kernels import (
 from qloracle_conformance.mutants.merge_rewrites import merge_rewrites
 from qloracle_conformance.mutants.mutant import Rewrite
 from qloracle_conformance.mutants.optimizer_rewrites import optimizer_rewrites
+from qloracle_conformance.mutants.sum_rewrites import sum_rewrites
 
 
 def _reciprocal(x: HostArray, *, codebook: str, block_size: int) -> Any:
@@ -109,4 +111,6 @@ def rewrites() -> list[Rewrite]:
         *footprint_rewrites(),
         *int8_rewrites(),
         *optimizer_rewrites(),
+        *sum_rewrites(),
+        *kernel_rewrites(),
     ]  # fmt: skip

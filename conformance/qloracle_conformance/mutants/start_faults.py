@@ -130,7 +130,7 @@ def _scale(adapter: LoraAdapter) -> float:
 Change = Callable[[list[LoraAdapter], list[float]], tuple[list[LoraAdapter], list[float]]]
 
 
-def _combined_by(change: Change) -> dict[str, Op]:
+def combined_by(change: Change) -> dict[str, Op]:
     """Return both forms of a combination of other adapters, or with other weights."""
 
     def sum_of(**arguments: Any) -> HostArray:
@@ -211,7 +211,7 @@ def start_faults() -> list[Mutant]:
     return [
         *(Mutant(f"init-{n}", fault, {"lora_init": op}, stages) for n, fault, op, stages in starts),
         *(Mutant(f"embedding-init-{n}", fault, {"embedding_init": op}, BOTH) for n, fault, op in embeddings),
-        *(Mutant(f"{form}-{n}", fault, {function: _combined_by(change)[function]}, stages)
+        *(Mutant(f"{form}-{n}", fault, {function: combined_by(change)[function]}, stages)
           for n, fault, change in combinations for form, function, stages in forms),
         Mutant("combine-cross-terms", "the factors are added up and then multiplied",
                {"combine_adapters": _cross_terms}, ("delta",)),

@@ -88,7 +88,9 @@ def codes_stage(case: Case, outputs: Outputs, given: Outputs, before: list[Stage
     exact = quantize_affine_codes(x.reshape(-1), scale, zero_point, qmin, qmax).astype(np.int64)
     got = codes.items.reshape(-1).astype(np.int64)
     # Judged as whole steps from the zero point, whose boundaries are the same for all.
-    steps = code_stage("codes", x.reshape(-1), scale, HALVES, exact - shift, got - shift, group, blocked, -FARTHEST)
+    steps = code_stage(
+        "codes", x.reshape(-1), scale, HALVES, exact - shift, got - shift, group, blocked, -FARTHEST, "affine"
+    )
     allowed = {
         level: Allowed(np.clip(limits.lo + shift, qmin, qmax), np.clip(limits.hi + shift, qmin, qmax))
         for level, limits in steps.allowed.items()

@@ -8,7 +8,7 @@ then codes must not decrease with x within a group.
 import numpy as np
 
 from qloracle.formats import Array
-from qloracle_conformance.judge import Allowed, StageResult, exactly
+from qloracle_conformance.judge import Allowed, CodeSteps, StageResult, exactly
 
 TIE_WINDOW = 3.0  # in units of 2^−24 of the boundary
 _UNIT = 2.0**-24
@@ -111,9 +111,12 @@ def code_stage(
     group: Array,
     blocked: Array | None,
     lowest: int = 0,
+    codebook: str = "",
 ) -> StageResult:
     """Return the result of a stage of codes, given as for `code_limits`; what messages need is the caller's to add."""
     distance = boundary_distance(x, absmax, boundaries, exact, got)
+    differs = np.flatnonzero(exact != got)
+    steps = CodeSteps(codebook, differs, _quotient(x[differs], absmax[differs]), exact[differs], got[differs])
     wrong = (got != exact) if blocked is None else (got != exact) & ~blocked
     return StageResult(
         stage=stage,
@@ -121,6 +124,7 @@ def code_stage(
         allowed=code_limits(x, absmax, boundaries, exact, got, group, lowest),
         blocked=blocked,
         distance=distance,
+        steps=steps,
         cause=likely_cause(distance, wrong) if wrong.any() else "",
         dtype="uint8",
     )

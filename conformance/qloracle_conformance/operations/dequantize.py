@@ -1,5 +1,7 @@
 """Judging blockwise dequantization, plain and with nested absmax, and the restoring of absmax."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from qloracle.blocks import spread
@@ -61,7 +63,7 @@ def judge_dequantize(case: Case, outputs: Outputs, claim: Claim) -> list[StageRe
         )
         stages, codes = [unpacked.stage], unpacked.codes
     result = float_stage("values", values, expected(codes).reshape(shape), dtype)
-    return [*stages, result, shaped]
+    return [*stages, replace(result, block_size=case.options["block_size"]), shaped]
 
 
 def judge_shape(outputs: Outputs, shape: tuple[int, ...]) -> tuple[Outputs, StageResult]:

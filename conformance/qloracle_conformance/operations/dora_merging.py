@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from qloracle.bounds.dora_merge import dora_merge_bound, dora_unmerge_bound
+from qloracle.bounds.dora_merge import dora_merge_bound
+from qloracle.bounds.dora_unmerge import dora_unmerge_bound
 from qloracle.dora import merged_rows, over_norms, row_norms
 from qloracle.dora_merging import MergedDora, unmerge_factor
 from qloracle.formats import Array

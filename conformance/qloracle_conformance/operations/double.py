@@ -88,7 +88,9 @@ def _nested_codes(residual: Array, nested: Array, codes: Array, table: Codebook,
     blocked = spread(doubtful, size, NESTED_BLOCK_SIZE)
     exact = table.position[quantize_codes(residual, nested, table, NESTED_BLOCK_SIZE)]
     got = table.position[codes]
-    judged = code_stage("nested_codes", residual, absmax, table.midpoints, exact, got, group, blocked)
+    judged = code_stage(
+        "nested_codes", residual, absmax, table.midpoints, exact, got, group, blocked, codebook=table.name
+    )
     return replace(judged, words=codes, block_size=NESTED_BLOCK_SIZE)
 
 

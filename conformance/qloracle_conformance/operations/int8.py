@@ -58,7 +58,9 @@ def _codes_stage(
     words: Array,
     shape: tuple[int, ...],
 ) -> StageResult:
-    judged = code_stage("codes", x, absmax, BOUNDARIES, exact, got, group, blocked, lowest=-LARGEST_CODE)
+    judged = code_stage(
+        "codes", x, absmax, BOUNDARIES, exact, got, group, blocked, lowest=-LARGEST_CODE, codebook="int8"
+    )
     row_length = shape[-1] if shape else 0
     return replace(judged, words=words.reshape(-1), dtype="int8", row_length=row_length)
 

@@ -125,7 +125,7 @@ def _codes_stage(x: Array, parts: Decomposed, codes: HostArray, blocked_rows: Ar
     exact, got = (a.reshape(-1).astype(np.int64) for a in (parts.codes, codes.items))
     group = spread(np.arange(rows[0]))
     judged = code_stage(
-        "codes", kept, spread(parts.absmax), BOUNDARIES, exact, got, group, spread(blocked_rows), lowest=-127
+        "codes", kept, spread(parts.absmax), BOUNDARIES, exact, got, group, spread(blocked_rows), -127, "int8"
     )
     return replace(judged, words=codes.words().reshape(-1), dtype="int8", row_length=rows[1])
 

@@ -13,7 +13,8 @@ from qloracle_conformance.judge import Allowed, StageResult, exactly, failed_sta
 
 Outputs = tuple[HostArray, ...]
 Judge = Callable[[Case, Outputs, Claim], list[StageResult]]
-INPUTS, REPEAT = "inputs", "repeat"  # stages of every operation: inputs unchanged; the same bits the second time
+# Stages of every operation: inputs unchanged; the same bits the second time; a given output written whole, no more.
+INPUTS, REPEAT, OUT = CONDUCT = "inputs", "repeat", "out"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Operation:
     def stages_of(self, family: str) -> tuple[str, ...]:
         """Return the stages that cases of a family are judged at, those of every operation included."""
         own = self.reached.get(family, tuple(self.stages))
-        return (*own, INPUTS, REPEAT) if family == "memory" else (*own, INPUTS)
+        return (*own, *CONDUCT) if family == "memory" else (*own, INPUTS)
 
     def bound_of(self, stage: str) -> str:
         """Return the clause of the error bound that a stage is judged by on cases that are no lattice, or ""."""

@@ -70,7 +70,7 @@ def judge_codes(
         unpacked = unpack_judged("packing", data, size, table.zero_code, fits, blocked)
         stages, codes = [unpacked.stage], unpacked.codes
     got = table.position[codes]
-    judged = code_stage("codes", x, element_absmax, table.midpoints, exact, got, group, blocked)
+    judged = code_stage("codes", x, element_absmax, table.midpoints, exact, got, group, blocked, codebook=table.name)
     stages.append(replace(judged, words=codes, block_size=block_size))
     return stages
 

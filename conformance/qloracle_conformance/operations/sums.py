@@ -18,6 +18,7 @@ def bound_stage(stage: str, got: HostArray, value: Array, interval: Interval, ca
         got=float_ordinals(got.words(), got.dtype),
         allowed={"bound": from_interval(interval, got.dtype)},
         used=used_part(got, value, interval),
+        middle=float_ordinals(encode(value, got.dtype), got.dtype),
         cause=cause,
         words=got.words(),
         dtype=got.dtype,

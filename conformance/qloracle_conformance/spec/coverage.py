@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qloracle_conformance.files import FileError, read_text
-from qloracle_conformance.registry import OPERATIONS, Property, properties
+from qloracle_conformance.registry import JUDGED, Property, properties
 from qloracle_conformance.spec.clauses import carriers_of, clauses
 from qloracle_conformance.worked import operations_of
 
@@ -112,7 +112,7 @@ def deaths(root: Path) -> dict[str, list[str]]:
 
 def clauses_of(prop: Property) -> set[str]:
     """Return the clauses that a property names: its stage's own, and that of the bound; none for inputs unchanged."""
-    operation = OPERATIONS[prop.operation]
+    operation = JUDGED[prop.operation]
     return {operation.stages[prop.stage], operation.bound} - {""} if prop.stage in operation.stages else set()
 
 

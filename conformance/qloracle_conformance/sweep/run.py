@@ -3,7 +3,9 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -82,7 +84,9 @@ def sweep(settings: Settings, console: Console, progress_console: Console) -> in
         **version,
         **joined([done[start] for start in sorted(done)], chosen.to),
         "units_of_earlier_runs": earlier,
-        "seconds": round(time.perf_counter() - started, 1),  # of this run
+        "seconds": round(time.perf_counter() - started, 1),  # of this run, as are the next two
+        "processes": _processes(settings),
+        "peak_process_bytes": _peak_bytes(),
     }
     if settings.report:
         write_atomically(settings.report, json.dumps(report, indent=2) + "\n")
@@ -136,8 +140,18 @@ def _sweep(
                 save(path, identity, done)
 
 
+def _processes(settings: Settings) -> int:
+    return settings.processes or os.cpu_count() or 1
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that one process of this run had in use; macOS counts bytes, Linux KiB."""
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return most if sys.platform == "darwin" else 1024 * most
+
+
 def _units(settings: Settings, chosen: Policies, missing: list[int], last: int) -> Iterator[UnitResult]:
-    processes = settings.processes or os.cpu_count() or 1
+    processes = _processes(settings)
     jobs = [(settings.against, chosen, start, min(start + UNIT - 1, last)) for start in missing]
     if processes == 1 or len(jobs) < 2:
         yield from (sweep_unit(*job) for job in jobs)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -69,14 +70,24 @@ def load(path: Path, identity: dict[str, Any], *, resume: bool | None) -> dict[i
         units = [_unit(entry) for entry in entries]
     except (KeyError, TypeError) as error:
         raise _no_state(path, "one of its units is incomplete") from error
+    for number, unit in enumerate(units, 1):
+        if not all(isinstance(value, int) for value in _numbers(unit)):
+            raise _no_state(path, f"unit {number} holds something else than numbers")
     return {unit.first: unit for unit in units}
+
+
+def _numbers(unit: UnitResult) -> Iterator[object]:
+    """Yield everything that a unit counts."""
+    yield from (unit.first, unit.last, unit.refused, unit.mismatches, unit.run_count)
+    for group in (*unit.runs, *unit.samples, unit.last_run or (), unit.last_sample or ()):
+        yield from group
 
 
 def _parts(path: Path) -> tuple[dict[str, Any], list[Any]]:
     """Return the identity and the units of a state file."""
     try:
         found = json.loads(read_text(path))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise _no_state(path, f"it holds no JSON: {error}") from error
     if not isinstance(found, dict) or found.get("kind") != KIND:
         raise _no_state(path, f"it is not marked as {KIND!r}")

@@ -1,0 +1,1 @@
+"""Sequences: operations called one after another on each other's results, judged by the oracles of their stages."""

@@ -1,0 +1,33 @@
+"""Which call of a sequence is at fault, and whether it is wrong when it is all that is called."""
+
+import re
+from dataclasses import replace
+
+from qloracle_conformance.execution import Executor
+from qloracle_conformance.generators.case import Case
+from qloracle_conformance.run import Task, call_of, fresh_state, judge_case
+from qloracle_conformance.sequences.step import steps_of
+
+_STEP = re.compile(r"\bstep (\d+) \(([\w.]+)\)")
+
+
+def culprit(message: str) -> tuple[int, str] | None:
+    """Return number and operation of the step that the message of a verdict names first, None if it names none."""
+    found = _STEP.search(message)
+    return (int(found[1]), found[2]) if found else None
+
+
+def fails_alone(executor: Executor, task: Task, case: Case, number: int) -> bool:
+    """Return whether a step fails in a backend that was asked nothing else, given the same arrays."""
+    executor.close()
+    outcome = executor.run(call_of(case, task.operation))
+    step = steps_of(case.options)[number - 1]
+    if len(outcome.steps) < number:
+        return bool(outcome.failure)  # it gave no outputs: said by its own properties too
+    given = {role: array for role, array in outcome.steps[number - 1].given.items() if array is not None}
+    alone = replace(step, given={role: role if role in given else None for role in step.given})
+    options = {"steps": (alone.as_json(),), "claims": {step.operation: case.options["claims"][step.operation]}}
+    executor.close()
+    state = fresh_state(task)
+    judge_case(executor, task, replace(case, inputs=given, layouts={}, options=options), state)
+    return state.failure is not None or any(tally.failing for tally in state.tallies.values())

@@ -1,0 +1,41 @@
+"""The matrix of libraries shows statuses of groups of operations, from complete reports only."""
+
+from pathlib import Path
+
+import pytest
+
+from qloracle_conformance.files import FileError
+from qloracle_conformance.library_matrix import GROUPS, library_matrix, library_reports
+from qloracle_conformance.reading import Run
+from qloracle_conformance.registry import MODULES
+
+
+def run(name: str, **statuses: tuple[str, ...]) -> Run:
+    lines = [
+        {"operation": operation.replace("_", ".", 1), "status": status}
+        for operation, found in statuses.items()
+        for status in found
+    ]
+    return Run(Path(f"{name}-cpu.jsonl"), {"backend": {"name": name, "version": "1.2+cpu"}}, lines, [], {})
+
+
+def test_every_module_of_operations_is_a_group() -> None:
+    assert {module.__name__.rpartition(".")[2] for module in MODULES} == set(GROUPS)
+
+
+def test_a_cell_lists_statuses_and_what_was_never_claimed_is_a_dash() -> None:
+    first = run("first", nf4_quantize=("pass", "differs", "blocked"), int8_matmul=("fail",))
+    second = run("second", nf4_quantize=("pass", "not-claimed"), nf4_sequence=("pass",))
+    assert library_matrix([first, second]).splitlines() == [
+        "| | first 1.2 | second 1.2 |",
+        "|---|---|---|",
+        "| blockwise quantization | pass, differs | pass |",
+        "| INT8 | fail | – |",
+        "| sequences of calls | – | pass |",
+    ]
+
+
+def test_a_report_that_was_cut_short_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine-cpu.jsonl").write_text('{"type": "header"}\n')
+    with pytest.raises(FileError, match=r"mine-cpu\.jsonl, line 1"):
+        library_reports(tmp_path)
