@@ -27,7 +27,8 @@ def environment(folder: Path) -> dict[str, str]:
     """Return the environment of a user who has installed the package and works in a folder."""
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     paths = os.pathsep.join([str(folder), *(p for p in sys.path if p)])
-    kept = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE")}
+    ours = ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "PYTEST_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     return {**kept, "PATH": programs, "PYTHONPATH": paths}
 
 

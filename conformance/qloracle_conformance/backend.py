@@ -77,10 +77,16 @@ _RECORD: dict[str, tuple[type, str]] = {
     "version": (str, "a text"),
     "place": (Callable, "a function"),  # type: ignore[dict-item]  # isinstance takes it, as the type of all functions
     "fetch": (Callable, "a function"),  # type: ignore[dict-item]
-    "ops": (Mapping, "a mapping"),  # type: ignore[type-abstract]
-    "environment": (Mapping, "a mapping"),  # type: ignore[type-abstract]
+    "ops": (Mapping, "a mapping"),
+    "environment": (Mapping, "a mapping"),
     "claims": (tuple, "a tuple"),
 }
+
+
+def _require_members(argument: str, members: Mapping[Any, Any], is_right: Callable[[Any], bool], rule: str) -> None:
+    for key, value in members.items():
+        if not isinstance(key, str) or not is_right(value):
+            reject_value(f"{argument}[{key!r}]", rule, repr(value))
 
 
 @dataclass(frozen=True)
@@ -107,15 +113,8 @@ class Backend:
         for argument, (kind, rule) in _RECORD.items():
             if not isinstance(getattr(self, argument), kind):
                 reject_value(argument, rule, repr(getattr(self, argument)))
-        members = (
-            ("ops", "a function by its name", [(k, k if callable(f) else None, f) for k, f in self.ops.items()]),
-            ("environment", "a text by its name",
-             [(k, k if isinstance(v, str) else None, v) for k, v in self.environment.items()]),
-        )  # fmt: skip
-        for argument, rule, found in members:
-            for key, good, value in found:
-                if not isinstance(good, str):
-                    reject_value(f"{argument}[{key!r}]", rule, repr(value))
+        _require_members("ops", self.ops, callable, "a function by its name")
+        _require_members("environment", self.environment, lambda v: isinstance(v, str), "a text by its name")
         for claim in self.claims:
             if not isinstance(claim, Claim):
                 reject_value("claims", "Claim records", repr(claim))

@@ -63,5 +63,5 @@ def _require_names(path: Path, content: Mapping[str, Any]) -> None:
         raise FileError(f"{path}: property must be operation.stage.family, got {identifier!r}")
     if identifier not in properties() and identifier in locked_ids():
         raise FileError(f"{path} is of a retired property: {identifier}")
-    if content["family"] not in {p.family for p in properties().values() if p.operation == name}:
+    if content["family"] not in {p.family for p in properties().values()}:
         raise FileError(f"{path} is of an unknown property: {identifier}")

@@ -183,10 +183,10 @@ def test_what_a_backend_prints_does_not_fill_the_disk(worker: WorkerProcess) -> 
 
 
 def test_global_state_that_a_backend_changes_stays_in_its_process(worker: WorkerProcess) -> None:
-    before = (os.getcwd(), os.environ.get("OMP_NUM_THREADS"), np.geterr())
+    before = (Path.cwd(), os.environ.get("OMP_NUM_THREADS"), np.geterr())
     assert worker.run(call("changes_the_world")).failure == ""
     assert worker.run(call("changes_the_world")).failure == ""
-    assert (os.getcwd(), os.environ.get("OMP_NUM_THREADS"), np.geterr()) == before
+    assert (Path.cwd(), os.environ.get("OMP_NUM_THREADS"), np.geterr()) == before
     worker.close()
 
 

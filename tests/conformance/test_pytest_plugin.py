@@ -45,7 +45,8 @@ def project(tmp_path: Path) -> Path:
 
 def run(project: Path, *arguments: str) -> Ended:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rA", *arguments]
-    done = subprocess.run(command, cwd=project, env=environment(project), check=False, capture_output=True, text=True,
+    own = {name: value for name, value in environment(project).items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=project, env=own, check=False, capture_output=True, text=True,
                           timeout=120)  # fmt: skip
     return Ended(done.returncode, done.stdout, done.stderr)
 

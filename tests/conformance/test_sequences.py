@@ -325,3 +325,17 @@ def test_a_claim_follows_from_those_of_the_operations() -> None:
     assert task_of("nf4", replace(REFERENCE, claims=mixed)).claim.basis == "promised"
     assert task_of("nf4").claim.basis == "assumed"
     assert isinstance(task_of("nf4").claim, Claim)
+
+
+def test_a_fault_of_one_layout_is_the_operations_too_where_the_sequence_moved_an_array_there(tmp_path: Path) -> None:
+    def dequantize(data: HostArray, absmax: HostArray, **options: Any) -> Any:
+        if data.items.strides != data.items.itemsize * np.ones(1) and data.items.size > 1:
+            data = HostArray(np.zeros_like(data.items), data.dtype)
+        return OPS["dequantize_blockwise"](data, absmax, **options)
+
+    ops = {"dequantize_blockwise": dequantize}
+    executor = InProcess(with_ops(ops, "nf4.quantize", "nf4.dequantize"))
+    plan = make_plan(executor.info, "default", 0, "nf4.sequence.*")
+    session = Session(executor, "mine", "cpu", plan, tmp_path, lambda *_: None)
+    found = broken(session.execute(plan.tasks[0]))
+    assert {r.status for r in found.values()} == {"blocked"}, {s: r.message for s, r in found.items()}

@@ -139,7 +139,7 @@ def with_input(**values: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: [], "is no complete witness file: AttributeError"),
+        (lambda content: [], "must be a witness file of version 1"),
         (lambda content: {}, "must be a witness file of version 1"),
         (changed(qloracle_witness=2), "must be a witness file of version 1"),
         (
@@ -147,9 +147,9 @@ def with_input(**values: Any) -> Any:
             "names an operation or stage that this version does not know: nf5.quantize",
         ),
         (changed(stage="cods"), "names an operation or stage that this version does not know: packing.pack cods"),
-        (changed(claim={}), "is no complete witness file: KeyError"),
-        (changed(inputs=None), "is no complete witness file: AttributeError"),
-        (changed(options=[]), "is no complete witness file: AttributeError"),
+        (changed(claim={}), "is no complete witness file: a witness needs the key 'claim.levels'"),
+        (changed(inputs=None), "needs the key 'inputs' as dict, got None"),
+        (changed(options=[]), "needs the key 'options' as dict, got []"),
         (with_input(dtype="uint7"), "is no complete witness file: KeyError"),
         (with_input(words="zz"), "is no complete witness file: ValueError"),
         (with_input(words="fff"), "is no complete witness file: OverflowError"),
@@ -158,7 +158,7 @@ def with_input(**values: Any) -> Any:
         *(
             (
                 lambda content, key=key: {k: v for k, v in content.items() if k != key},
-                "is no complete witness file: KeyErr",
+                f"is no complete witness file: a witness needs the key '{key}'",
             )
             for key in ("property", "stage", "family", "backend", "claim", "finding", "options", "term", "inputs")
         ),

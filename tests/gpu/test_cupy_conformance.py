@@ -1,5 +1,6 @@
 """The suite judges the CuPy backend on the emulator: its own host code, its own kernels, NumPy arrays."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,46 +15,45 @@ from .emulator.launching import ORDERS
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="NOT RUN: the emulator needs g++")
 ROOT = Path(__file__).resolve().parents[2]
-CLAIMED = {claim.operation for claim in claims()}
-PROMISED = ("encode", "decode", "entries", "quantize", "dequantize", "pack", "unpack", "store", "restore", "absmax")
+CHECK = "from qloracle_conformance.cli import main; main()"
+LEVELS = {claim.operation: claim.levels["*"] for claim in claims()}
 
 
-def check(*options: str, limit: int = 600, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `qloracle check` on the emulated backend."""
-    command = [sys.executable, "-c", "from qloracle_conformance.cli import main; main()", "check"]
-    return subprocess.run(
-        [*command, "--backend", "tests.gpu.emulator.conformance:emulated", *options], check=False, capture_output=True,
-        text=True, cwd=ROOT, timeout=limit, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path[1:])} | variables,
+def require_all_pass(report: Path, *options: str, limit: int = 1800, **variables: str) -> None:
+    """Run `qloracle check` on the emulated backend: every property passes, and exact claims are attained exactly."""
+    result = subprocess.run(
+        [sys.executable, "-c", CHECK, "check", "--backend", "tests.gpu.emulator.conformance:emulated", *options,
+         "--report", str(report)],
+        check=False, capture_output=True, text=True, cwd=ROOT, timeout=limit,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path[1:])} | variables,
     )  # fmt: skip
-
-
-def require_all_pass(result: subprocess.CompletedProcess[str]) -> None:
-    """Every property passes, and what is promised exactly is claimed and attained exactly."""
     assert result.returncode == 0, f"exit code {result.returncode}\n{result.stdout[-4000:]}\n{result.stderr[-2000:]}"
-    exact = set()
-    for line in result.stdout.splitlines():
-        operation, *rest = line.split()
-        if "." in operation and "pass" in rest:
-            name, levels = operation, rest[rest.index("pass") + 1 :][:2]
-            if name.partition(".")[2] in PROMISED:
-                assert levels == ["exact", "exact"], f"claimed or attained less than exact: {line}"
-                exact.add(name)
-    wanted = {name for name in CLAIMED if name.partition(".")[2] in PROMISED}
-    assert exact == wanted, f"no line for {', '.join(sorted(wanted - exact))}"
+    lines = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+    judged = [line for line in lines if line["type"] == "property"]
+    assert {line["operation"] for line in judged} >= set(LEVELS), "an operation that is claimed was not judged"
+    wrong = [line["id"] for line in judged if line["status"] != "pass"]
+    assert not wrong, f"not passed: {', '.join(wrong)}"
+    exact = [line for line in judged if LEVELS.get(line["operation"]) == "exact" and line["attained"] is not None]
+    assert {line["operation"] for line in exact} == {name for name, level in LEVELS.items() if level == "exact"}
+    less = [line["id"] for line in exact if (line["claimed"], line["attained"]) != ("exact", "exact")]
+    assert not less, f"claimed or attained less than exact: {', '.join(less)}"
 
 
-def test_the_emulated_backend_passes_the_suite_at_its_smoke_profile() -> None:
-    require_all_pass(check("--profile", "smoke", QLORACLE_EMULATOR_ORDER="shuffled"))
+def test_the_emulated_backend_passes_the_suite_at_its_smoke_profile(tmp_path: Path) -> None:
+    require_all_pass(tmp_path / "report.jsonl", "--profile", "smoke", QLORACLE_EMULATOR_ORDER="shuffled")
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("order", ORDERS)
-def test_the_emulated_backend_passes_the_suite_at_its_default_profile_in_every_order(order: str) -> None:
-    require_all_pass(check("--profile", "default", "-j", "2", limit=1800, QLORACLE_EMULATOR_ORDER=order))
+def test_the_emulated_backend_passes_the_suite_at_its_default_profile_in_every_order(
+    order: str, tmp_path: Path
+) -> None:
+    options = ("--profile", "default", "-j", "2")
+    require_all_pass(tmp_path / "report.jsonl", *options, QLORACLE_EMULATOR_ORDER=order)
 
 
 @pytest.mark.exhaustive
-def test_the_emulated_backend_passes_the_suite_under_sanitizers() -> None:
+def test_the_emulated_backend_passes_the_suite_under_sanitizers(tmp_path: Path) -> None:
     library = sanitizer_library()
     if library is None:
         pytest.skip("NOT RUN: there is no AddressSanitizer library")
@@ -61,4 +61,4 @@ def test_the_emulated_backend_passes_the_suite_under_sanitizers() -> None:
         "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0", "QLORACLE_EMULATOR_SANITIZE": "1",
         "QLORACLE_EMULATOR_ORDER": "reversed",
     }  # fmt: skip
-    require_all_pass(check("--profile", "smoke", limit=1800, **variables))
+    require_all_pass(tmp_path / "report.jsonl", "--profile", "smoke", **variables)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -12,7 +13,7 @@ import pytest
 
 import qloracle
 import qloracle_gpu.cupy as backend
-from qloracle_gpu.cupy.launcher import MOST_CTAS, require_same_device, using
+from qloracle_gpu.cupy.launcher import MOST_CTAS, LaunchFailed, OutOfMemory, require_same_device, using
 
 from .emulator.building import has_compiler
 from .emulator.launching import EmulatedLauncher
@@ -112,6 +113,29 @@ def test_a_launch_that_fails_names_operation_kernel_and_grid() -> None:
             match=r"^block_absmax with x float32 of shape \(3,\): kernel absmax_of_parts_float32 on a grid of "
             r"\(1, 1, 1\) CTAs of \(256, 1, 1\) threads: there is no such kernel",
         ),
+    ):
+        backend.block_absmax(ONES, 2)
+
+
+class Failing(EmulatedLauncher):
+    """A machine on which an earlier kernel failed, or that is full: it says so when it is next waited for."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def at(self, arrays: object) -> AbstractContextManager[None]:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(OutOfMemory("full"), backend.DeviceMemoryError), (LaunchFailed("gone"), backend.KernelLaunchError)],
+)
+def test_what_the_machine_itself_raises_names_the_operation_too(error: Exception, kind: type[Exception]) -> None:
+    with (
+        using(Failing(error)),
+        pytest.raises(kind, match=rf"^block_absmax with x float32 of shape \(3,\): {error}$"),
     ):
         backend.block_absmax(ONES, 2)
 

@@ -108,6 +108,14 @@ def test_an_address_that_fits_no_wide_access_gives_the_same() -> None:
         assert mine.data.tobytes() == wanted.data.tobytes(), f"{2 * shift} bytes into the buffer"
 
 
+def test_a_storage_view_of_bytes_that_no_item_is_aligned_to_is_a_copy() -> None:
+    whole = np.arange(41, dtype=np.uint8)
+    view, shifted = backend.storage_view(whole[:40], "float32"), backend.storage_view(whole[1:], "float32")
+    assert np.shares_memory(view, whole)
+    assert not np.shares_memory(shifted, whole)
+    assert shifted.tobytes() == whole[1:].tobytes()
+
+
 def test_moments_of_8_bits_pass_through_their_state_as_in_the_reference() -> None:
     rng = np.random.default_rng(7)
     p, g = rng.standard_normal((2, 700)).astype(np.float32)

@@ -45,7 +45,7 @@ def clip_family(draw: Draw, claim: Claim, *, family: str) -> Case:
         tensors = [random.standard_normal(shape) * scale for shape in shapes]
         if family in ("peaks", "extents"):  # one element, at the end or anywhere, is nearly all of the norm
             peak = tensors[draw.choice((0, 1))].reshape(-1)
-            peak[draw.choice((-1, random.integers(0, peak.size)))] = 1000 * scale
+            peak[draw.choice((-1, int(random.integers(0, peak.size))))] = 1000 * scale
         tensors = [rounded(tensor, dtype).real() for tensor in tensors]
         norm = _norm(tensors)
         times = draw.choice((1 - 1e-3, 1 + 1e-3, 1.0)) if family == "near" else times

@@ -84,7 +84,7 @@ def explore(asked: Exploration, out: Console, progress_to: Console) -> int:
 
 def _units(asked: Exploration) -> list[Unit]:
     """Return every member and seed in the order of the matrix: members as they are shipped, each with its seeds."""
-    shipped = [(m.name, isinstance(m, Mutant)) for m in (*matrix.catalogue(), *matrix.rewrites())]
+    shipped = [(m.name, isinstance(m, Mutant)) for m in matrix.members()]
     named = [pair for pair in shipped if asked.only is None or fnmatchcase(pair[0], asked.only)]
     if not named:
         raise UsageError(f"no mutant or rewrite matches --only {asked.only}")

@@ -112,6 +112,11 @@ def accused(rewrite: Rewrite, seed: int) -> list[str]:
     return found
 
 
+def members() -> list[Mutant | Rewrite]:
+    """Return what is shipped, in the order of the matrix."""
+    return [*catalogue(), *rewrites()]
+
+
 def run_mutants(
     only: str | None, seed: int, out: Console, progress_to: Console, *, jobs: int = 1, json_path: Path | None = None
 ) -> int:
@@ -127,15 +132,14 @@ def run_mutants(
     FileError
         If the matrix cannot be written.
     """
-    shipped: list[Mutant | Rewrite] = [*catalogue(), *rewrites()]
-    members = [member for member in shipped if only is None or fnmatchcase(member.name, only)]
-    if not members:
+    chosen = [member for member in members() if only is None or fnmatchcase(member.name, only)]
+    if not chosen:
         raise UsageError(f"no mutant or rewrite matches --only {only}")
     kills: list[Kill] = []
     accusations: dict[str, list[str]] = {}
     with Progress(console=progress_to, transient=True) as progress:
-        bar = progress.add_task("mutants", total=len(members))
-        for member, found in zip(members, _results(members, seed, jobs), strict=True):
+        bar = progress.add_task("mutants", total=len(chosen))
+        for member, found in zip(chosen, _results(chosen, seed, jobs), strict=True):
             if isinstance(member, Rewrite):
                 accusations[member.name] = [str(f) for f in found]
             else:

@@ -102,7 +102,8 @@ def _code_changed(which: Any) -> Op:
 
 def _minus_zero(flat: Array, absmax: Array, block_size: int) -> Array:
     """Count −0 among the negative numbers, whose largest entry is below zero."""
-    return (flat == 0) & np.signbit(flat)
+    zeros: Array = (flat == 0) & np.signbit(flat)
+    return zeros
 
 
 def _reversed_forwards(x: HostArray, arguments: Arguments) -> HostArray:

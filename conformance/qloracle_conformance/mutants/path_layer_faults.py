@@ -28,7 +28,8 @@ def _late_split(narrow: Callable[[Any], Any]) -> Callable[[Single], Array]:
             return output(o)
         half = inner // 2
         second = o.x[:, half:] @ o.weight[:, half:].T
-        return output(o) - second + narrow(second)
+        y: Array = output(o) - second + narrow(second)
+        return y
 
     return y
 

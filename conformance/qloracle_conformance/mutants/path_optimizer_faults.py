@@ -69,7 +69,8 @@ def _nothing_done(**arguments: Any) -> tuple[HostArray, ...]:
 
 def _odd_half(shape: tuple[int, ...], arguments: Arguments) -> Array:
     narrow = arguments["p"].dtype != "float32"
-    return odd_last(shape, arguments) & narrow
+    marked: Array = odd_last(shape, arguments) & narrow
+    return marked
 
 
 def _one_step_on(**arguments: Any) -> Any:
@@ -123,7 +124,7 @@ def _first_256_of_norm(*, first: HostArray, second: HostArray, max_norm: float) 
         tensors = [first.real(), second.real()]
         norm = np.sqrt(sum(np.sum(np.square(t.reshape(-1)[:256])) for t in tensors))
         factor = max_norm / norm if np.isfinite(norm) and norm > max_norm else 1.0
-        right = OPS["clip_by_norm"](first=first, second=second, max_norm=max_norm)
+        right: tuple[HostArray, ...] = OPS["clip_by_norm"](first=first, second=second, max_norm=max_norm)
         if max(t.size for t in tensors) <= 256:
             return right
         return tuple(host(np.asarray(encode(t * factor, first.dtype)), first.dtype) for t in tensors)

@@ -7,9 +7,8 @@ import numpy as np
 
 from qloracle.formats import Array
 from qloracle_conformance.mutants.adapter_operands import Single, backward_as, forward_as
-from qloracle_conformance.mutants.dora_faults import norms
 from qloracle_conformance.mutants.dora_faults import output as dora_output
-from qloracle_conformance.mutants.dora_gradient_faults import gradients, merged, right_gain
+from qloracle_conformance.mutants.dora_gradient_faults import gradients, merged, norms, right_gain
 from qloracle_conformance.mutants.embedding_faults import Lookup, backward_of
 from qloracle_conformance.mutants.lora_faults import output
 from qloracle_conformance.mutants.mutant import Mutant, Op

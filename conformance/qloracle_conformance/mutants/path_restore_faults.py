@@ -32,7 +32,8 @@ def _cut_bfloat16(**arguments: Any) -> Any:
 
 
 def _low_nibbles(shape: tuple[int, ...], arguments: Arguments) -> Array:
-    return places(shape) % 2 == 1
+    marked: Array = places(shape) % 2 == 1
+    return marked
 
 
 def _blocks_of_64(absmax: HostArray, arguments: Arguments) -> HostArray:

@@ -84,7 +84,8 @@ def _ranks_narrow(o: Single) -> Array:
     low = (o.x * o.keep) @ o.lora_a.T
     late = np.arange(low.shape[1]) >= 32
     narrow = np.where(late, decode(encode(low, "bfloat16"), "bfloat16"), low)
-    return output(o) + o.scale * ((narrow - low) @ o.lora_b.T)
+    y: Array = output(o) + o.scale * ((narrow - low) @ o.lora_b.T)
+    return y
 
 
 def _late_norms(**arguments: Any) -> Any:

@@ -33,10 +33,11 @@ def _compensated(left: Array, right: Array) -> Array:
 
 def _in_lanes(left: Array, right: Array) -> Array:
     """Let lane j of 8 add up every eighth product, then reduce the lanes as a butterfly."""
-    parts = np.stack([_plain(left[:, j::8], right[j::8]) for j in range(8)])
+    parts: Array = np.stack([_plain(left[:, j::8], right[j::8]) for j in range(8)])
     while len(parts) > 1:
         parts = parts[: len(parts) // 2] + parts[len(parts) // 2 :]
-    return parts[0]
+    total: Array = parts[0]
+    return total
 
 
 def _in_blocks(left: Array, right: Array) -> Array:
@@ -51,8 +52,8 @@ def _split_in_four(left: Array, right: Array) -> Array:
     """Split the inner dimension in four, each part on its own, and add the parts from both ends."""
     ends = np.linspace(0, left.shape[1], 5).astype(int)
     parts = [_plain(left[:, a:b], right[a:b]) for a, b in pairwise(ends)]
-    outer: Array = parts[0] + parts[3]
-    return outer + (parts[1] + parts[2])
+    total: Array = (parts[0] + parts[3]) + (parts[1] + parts[2])
+    return total
 
 
 def _in_double(left: Array, right: Array) -> Array:

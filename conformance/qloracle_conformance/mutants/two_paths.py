@@ -76,7 +76,8 @@ def from_place(first: int) -> Callable[[tuple[int, ...], Arguments], Array]:
 def odd_last(shape: tuple[int, ...], arguments: Arguments) -> Array:
     """Mark the last element of a tensor of odd size."""
     size = int(np.prod(shape, dtype=np.int64))
-    return (places(shape) == size - 1) & (size % 2 == 1) & (size > 1)
+    marked: Array = (places(shape) == size - 1) & (size % 2 == 1) & (size > 1)
+    return marked
 
 
 def row_from(first: int) -> Callable[[tuple[int, ...], Arguments], Array]:

@@ -17,8 +17,17 @@ def culprit(message: str) -> tuple[int, str] | None:
     return (int(found[1]), found[2]) if found else None
 
 
+def layout_before(case: Case, number: int, name: str) -> str:
+    """Return the memory layout that an array has before a step: its own, or that of the last move."""
+    layout = case.layouts.get(name, "contiguous")
+    for step in steps_of(case.options)[: number - 1]:
+        if name in step.names and step.do in ("move", "load"):
+            layout = step.layout or "contiguous"
+    return layout
+
+
 def fails_alone(executor: Executor, task: Task, case: Case, number: int) -> bool:
-    """Return whether a step fails in a backend that was asked nothing else, given the same arrays."""
+    """Return whether a step fails in a backend that was asked nothing else, given the same arrays and layouts."""
     executor.close()
     outcome = executor.run(call_of(case, task.operation))
     step = steps_of(case.options)[number - 1]
@@ -29,5 +38,6 @@ def fails_alone(executor: Executor, task: Task, case: Case, number: int) -> bool
     options = {"steps": (alone.as_json(),), "claims": {step.operation: case.options["claims"][step.operation]}}
     executor.close()
     state = fresh_state(task)
-    judge_case(executor, task, replace(case, inputs=given, layouts={}, options=options), state)
+    layouts = {role: layout_before(case, number, str(step.given[role])) for role in given}
+    judge_case(executor, task, replace(case, inputs=given, layouts=layouts, options=options), state)
     return state.failure is not None or any(tally.failing for tally in state.tallies.values())

@@ -71,6 +71,13 @@ def flat_items(run: Operation, array: Array) -> Array:
     return run.contiguous(array).reshape(-1)
 
 
+def copied(run: Operation, flat: Array) -> Array:
+    """Return a copy of a 1-d array."""
+    made = run.empty(flat.size, flat.dtype)
+    made[...] = flat
+    return made
+
+
 def carrier(named: Format) -> np.dtype[Any]:
     """Return the dtype that arrays of a format have when an operation returns them."""
     return np.dtype(named.name) if named.name in OWN else named.word

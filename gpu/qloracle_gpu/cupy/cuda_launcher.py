@@ -25,6 +25,7 @@ except ImportError as error:
     ) from error
 
 FULL_PRECISION = ("COMPUTE_TYPE_DEFAULT", "COMPUTE_TYPE_FP32", "COMPUTE_TYPE_PEDANTIC", "COMPUTE_TYPE_FP64")
+FAILURES = (cupy.cuda.driver.CUDADriverError, cupy.cuda.runtime.CUDARuntimeError)
 ON_THE_GPU = (2, 13)  # kDLCUDA and kDLCUDAManaged of DLPack
 
 
@@ -56,8 +57,15 @@ class CudaLauncher:
         """Make the device of the arrays the current one."""
         devices = {argument: array.device.id for argument, array in arrays.items()}
         require_same_device(devices)
-        with cupy.cuda.Device(next(iter(devices.values()), None)):
-            yield
+        with cupy.cuda.Device(next(iter(devices.values()), None)), _memory():
+            try:
+                yield
+            except FAILURES as error:
+                raise LaunchFailed(str(error)) from error
+
+    def address(self, array: Array) -> int:
+        """Return the pointer."""
+        return int(array.data.ptr)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Allocate from CuPy's pool."""
@@ -81,14 +89,21 @@ class CudaLauncher:
     def matmul(self, left: Array, right: Array) -> Array:
         """Multiply by cuBLAS."""
         require_float32_matmul()
-        with _memory():
-            return cupy.matmul(left, right)
+        try:
+            cublas = cupy.cuda.cublas  # loads the library
+        except ImportError as error:
+            raise NoDeviceError(f"products of matrices need cuBLAS: {error}") from error
+        try:
+            with _memory():
+                return cupy.matmul(left, right)
+        except cublas.CUBLASError as error:
+            raise LaunchFailed(f"cuBLAS: {error}") from error
 
     def launch(self, module: str, kernel: str, grid: Grid, block: Grid, arguments: Sequence[Any]) -> None:
         """Launch on the current stream."""
         try:
             self._module(module).get_function(kernel)(grid, block, tuple(arguments))
-        except (cupy.cuda.driver.CUDADriverError, cupy.cuda.runtime.CUDARuntimeError) as error:
+        except FAILURES as error:
             raise LaunchFailed(str(error)) from error
 
     def _module(self, module: str) -> Any:

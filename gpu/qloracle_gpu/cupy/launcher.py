@@ -40,11 +40,17 @@ class Launcher(Protocol):
     def at(self, arrays: Mapping[str, Array]) -> AbstractContextManager[None]:
         """Return a context in which allocations and launches go to the device of the arrays.
 
+        What the machine itself raises inside, for want of memory or because a kernel failed that ran before, leaves it
+        as `OutOfMemory` or `LaunchFailed`.
+
         Raises
         ------
         ArgumentValueError
             If the arrays are on several devices.
         """
+
+    def address(self, array: Array) -> int:
+        """Return where the first item of an array lies."""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return a new C-contiguous array of any content; raise `OutOfMemory` if there is no room."""
@@ -188,8 +194,14 @@ def operation(name: str, **arrays: Array | None) -> Iterator[Operation]:
     launcher = current_launcher()
     given = {argument: array for argument, array in arrays.items() if array is not None}
     sizes = ", ".join(f"{argument} {array.dtype} of shape {array.shape}" for argument, array in given.items())
-    with launcher.at(given):
-        yield Operation(name, sizes or "no arrays", launcher)
+    run = Operation(name, sizes or "no arrays", launcher)
+    try:
+        with launcher.at(given):
+            yield run
+    except OutOfMemory as error:
+        raise DeviceMemoryError(f"{name} with {run.sizes}: {error}") from error
+    except LaunchFailed as error:
+        raise KernelLaunchError(f"{name} with {run.sizes}: {error}") from error
 
 
 def require_same_device(devices: Mapping[str, int]) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from qloracle.errors import reject_type, reject_value, require_integer, require_one_of
-from qloracle_gpu.cupy.arrays import flat_items, require_dtype
+from qloracle_gpu.cupy.arrays import copied, flat_items, require_dtype
 from qloracle_gpu.cupy.launcher import Array, operation, require_array
 from qloracle_gpu.cupy.vectors import ITEMS
 
@@ -107,7 +107,7 @@ def storage_view(packed: Array, storage: str) -> Array:
     Returns
     -------
     array, 1-d
-        A view of the same memory where `packed` is contiguous.
+        A view of the same memory where `packed` is contiguous and its first byte is aligned to an item.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def storage_view(packed: Array, storage: str) -> Array:
         flat = flat_items(run, array)
         if flat.nbytes % item.itemsize:
             reject_value("packed", f"a multiple of {item.itemsize} bytes for {storage} storage", f"{flat.nbytes} bytes")
-        return flat.view(item)
+        return (flat if run.launcher.address(flat) % item.itemsize == 0 else copied(run, flat)).view(item)
 
 
 def storage_bytes(stored: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from qloracle.errors import reject_type, reject_value
 from qloracle.formats import FORMATS, TENSOR_FORMATS, Format, format_named
-from qloracle_gpu.cupy.arrays import OWN, checked_words, flat_words, format_of, holds_nan
+from qloracle_gpu.cupy.arrays import OWN, checked_words, copied, flat_words, format_of, holds_nan
 from qloracle_gpu.cupy.launcher import Array, Operation, operation, require_array
 from qloracle_gpu.cupy.sources import FORMAT_NUMBERS, NAN_BITS, NAN_RULES, NAN_VALUES, ROUNDINGS
 from qloracle_gpu.cupy.vectors import ITEMS
@@ -49,7 +49,7 @@ def decode(bits: Array, fmt: str | None = None) -> Array:
     with operation("decode", bits=array) as run:
         words = checked_words(run, array, named, "bits")
         if named.name == "float64":
-            return _copied(run, words).view("float64").reshape(array.shape)
+            return copied(run, words).view("float64").reshape(array.shape)
         out = run.empty(words.size, "uint64")
         arguments = (words, np.int64(words.size), np.int32(words.itemsize), _number(named), out)
         run.launch("convert", "decode", words.size, arguments)
@@ -166,12 +166,6 @@ def _fast_kernel(source: Format | None, target: Format) -> str | None:
 
 def _number(named: Format) -> np.int32:
     return np.int32(FORMAT_NUMBERS[named.name])
-
-
-def _copied(run: Operation, words: Array) -> Array:
-    made = run.empty(words.size, words.dtype)
-    made[...] = words
-    return made
 
 
 def _chosen(argument: str, value: object, known: tuple[str, ...], fmt: str) -> str:

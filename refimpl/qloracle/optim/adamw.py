@@ -123,12 +123,12 @@ def adamw_step(
         reject_value("step", "a number of steps, 0 or more", done)
     require_moments(state.m, state.v, p.shape)
     require_random_bits(random_bits, named, p.shape)
-    made = (np.empty(p.shape, format_named(named).carrier), *(np.empty(p.shape, np.float32) for _ in range(2)))
     given = [p, gradient, state.m, state.v] + ([] if random_bits is None else [random_bits])
     how = _Step(options, done + 1, fmt, named)
     if options.max_update_norm is not None:
         new, m, v = _step_of(how, *given)  # the norm is that of all elements
         return np.asarray(new), AdamwState(m, v, done + 1)
+    made = (np.empty(p.shape, format_named(named).carrier), *(np.empty(p.shape, np.float32) for _ in range(2)))
     flat, out = ([array.reshape(-1) for array in arrays] for arrays in (given, made))
     for start in range(0, p.size, CHUNK):
         part = slice(start, start + CHUNK)

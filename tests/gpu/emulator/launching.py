@@ -53,6 +53,10 @@ class EmulatedLauncher:
         """There is one place."""
         return nullcontext()
 
+    def address(self, array: Array) -> int:
+        """The pointer."""
+        return int(array.ctypes.data)
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Memory full of poison: what a kernel does not write shows."""
         made = np.empty(shape, dtype)
