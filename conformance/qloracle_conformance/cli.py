@@ -187,3 +187,7 @@ app.add_typer(vectors, name="vectors")
 def main() -> None:
     """Run the command line."""
     app()
+
+
+if __name__ == "__main__":
+    main()

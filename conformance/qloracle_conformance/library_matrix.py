@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from qloracle_conformance.operations.operation import CONDUCT
 from qloracle_conformance.reading import Run, read_run
 from qloracle_conformance.registry import MODULES
+from qloracle_conformance.run import BROKEN
 from qloracle_conformance.summary import ORDER
 
 OWN = ("reference", "torch")  # backends of this project, which have tables of their own
@@ -27,7 +29,6 @@ GROUPS = {
     "footprint": "memory",
 }
 SEQUENCES = "sequences of calls"
-_SILENT = ("not-claimed", "blocked")  # nothing was claimed; or it rests on a stage whose status stands there already
 
 
 def library_reports(folder: Path) -> list[Run]:
@@ -71,9 +72,12 @@ def _group_of() -> Mapping[str, str]:
 def _cells(run: Run, group: Mapping[str, str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for line in run.properties:
+        # That a call leaves its inputs alone is no pass of the operation, but a failure to do so is one.
+        if line["stage"] in CONDUCT and line["status"] not in BROKEN:
+            continue
         found.setdefault(group.get(line["operation"], SEQUENCES), set()).add(line["status"])
     return found
 
 
 def _cell(statuses: set[str]) -> str:
-    return ", ".join(status for status in reversed(ORDER) if status in statuses and status not in _SILENT) or "–"
+    return ", ".join(status for status in reversed(ORDER) if status in statuses - {"not-claimed"}) or "–"

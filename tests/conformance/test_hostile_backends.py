@@ -289,7 +289,8 @@ def test_a_backend_broken_in_ten_ways_ends_with_a_whole_report_that_names_each_a
         own = [p for p in properties if p["operation"] == operation]
         assert own, f"{operation} was not judged"
         broken = {p["stage"] for p in own if p["status"] in ("fail", "differs")}
-        errors = {p["stage"] for p in own if p["status"] == "error"}
+        # Writing into an input that is read-only raises, which is a verdict too.
+        errors = {p["stage"] for p in own if p["status"] == "error" and "read-only" not in p["message"]}
         if operation == "packing.pack":  # two arrays where one is specified: there is nothing to judge
             assert {p["status"] for p in own} == {"error"}, own
             continue

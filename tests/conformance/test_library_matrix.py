@@ -12,7 +12,7 @@ from qloracle_conformance.registry import MODULES
 
 def run(name: str, **statuses: tuple[str, ...]) -> Run:
     lines = [
-        {"operation": operation.replace("_", ".", 1), "status": status}
+        {"operation": operation.replace("_", ".", 1), "stage": "values", "status": status}
         for operation, found in statuses.items()
         for status in found
     ]
@@ -29,9 +29,20 @@ def test_a_cell_lists_statuses_and_what_was_never_claimed_is_a_dash() -> None:
     assert library_matrix([first, second]).splitlines() == [
         "| | first 1.2 | second 1.2 |",
         "|---|---|---|",
-        "| blockwise quantization | pass, differs | pass |",
+        "| blockwise quantization | pass, blocked, differs | pass |",
         "| INT8 | fail | – |",
         "| sequences of calls | – | pass |",
+    ]
+
+
+def test_leaving_inputs_alone_is_no_pass_and_changing_them_is_a_failure() -> None:
+    kept = {"operation": "nf4.matmul", "stage": "inputs", "status": "pass"}
+    blocked = {"operation": "nf4.matmul", "stage": "y", "status": "blocked"}
+    changed = {"operation": "int8.matmul", "stage": "inputs", "status": "differs"}
+    one = Run(Path("one-cpu.jsonl"), {"backend": {"name": "one", "version": "1"}}, [kept, blocked, changed], [], {})
+    assert library_matrix([one]).splitlines()[2:] == [
+        "| INT8 | differs |",
+        "| products with quantized weights | blocked |",
     ]
 
 

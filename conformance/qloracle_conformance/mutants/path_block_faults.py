@@ -126,6 +126,12 @@ def _racing() -> Op:
     return quantize
 
 
+def _default_dtype(**arguments: Any) -> Any:
+    """Store the absmax in a framework's default format, which someone has set to float16."""
+    data, absmax = OPS["quantize_blockwise"](**arguments)
+    return data, host(absmax.items.astype(np.float16))
+
+
 def path_block_faults() -> list[Mutant]:
     """Return the mutants."""
     quantize = "quantize_blockwise"
@@ -165,6 +171,7 @@ def path_block_faults() -> list[Mutant]:
     ]
     return [
         *(Mutant(f"absmax-{name}", fault, {quantize: op}, ("absmax",)) for name, fault, op in reductions),
+        Mutant("absmax-default-dtype", "the absmax are of the default format", {quantize: _default_dtype}, ("absmax",)),
         Mutant("absmax-race", "the last absmax of every fifth call is read too early", {quantize: _racing()},
                ("absmax", "repeat"), start=lambda: {quantize: _racing()}),
         *(Mutant(f"codes-{name}", fault, {quantize: op}, ("absmax", "codes") if name == "reversed-forwards" else

@@ -63,6 +63,18 @@ def _splits_in_float32(*, a: HostArray, b: HostArray) -> Any:
     return host(np.clip(total.astype(np.float64), -(2**31), 2**31 - 1).astype(np.int32))
 
 
+def _lowest_code(*, x: HostArray, **how: Any) -> Any:
+    """Give the largest negative element the code −128."""
+    codes, absmax = OPS["quantize_int8"](x, **how)
+    return host(np.where(codes.items == -127, np.int8(-128), codes.items)), absmax
+
+
+def _31_bits(*, a: HostArray, b: HostArray) -> Any:
+    """Let the accumulator wrap one bit too early."""
+    acc = OPS["int8_matmul"](a, b).items.astype(np.int64)
+    return host(((acc + 2**30) % 2**31 - 2**30).astype(np.int32))
+
+
 def _single_row(arguments: Arguments) -> bool:
     a = arguments["a"].items
     return bool(a.ndim and a.size // max(1, a.shape[-1]) == 1)
@@ -133,6 +145,9 @@ def path_int8_faults() -> list[Mutant]:
                                   np.rint(127 * x.astype(np.float64) / a)))}, ("codes",)),
         Mutant("int8-last-block-of-before", "a short last block is restored with the absmax of the one before",
                {"dequantize_int8": _last_of_before("absmax", "block_size")}, ("values",), operations="int8_block"),
+        Mutant("int8-lowest-code", "the largest negative element has the code -128", {quantize: _lowest_code},
+               ("codes",)),
+        Mutant("int8-accumulator-31-bits", "the accumulator has 31 bits", {matmul: _31_bits}, ("acc",)),
         Mutant("int8-split-twice", "both halves of a long odd inner dimension hold the element between them",
                {matmul: _split_twice}, ("acc",)),
         Mutant("int8-splits-in-float32", "sums of each 512 products are added in float32",

@@ -87,13 +87,16 @@ def _right_forms(case: Case, operation: Operation) -> list[tuple[str, tuple[int,
 def _facts_of_sequence(witness: Witness, backend: Backend) -> Facts:
     """Return the facts of the first call of a sequence that fails when it is made alone."""
     case, claims = witness.case, claims_of(witness.case.options)
-    space = Workspace(backend, call_of(case, JUDGED[case.operation]))
+    space, layouts = Workspace(backend, call_of(case, JUDGED[case.operation])), dict(case.layouts)
     for step in steps_of(case.options):
         if step.do in MOVES:
             space.act(step)
+            layouts |= dict.fromkeys(step.names, step.layout or "contiguous") if step.do in ("move", "load") else {}
             continue
-        given = {role: None if name is None else space.fetched(name) for role, name in step.given.items()}
-        alone = Case(step.operation, given, step.options, lattice=step.lattice, term=step.term)
+        named = {role: name for role, name in step.given.items() if name is not None}
+        given = {role: space.fetched(name) if name else None for role, name in step.given.items()}
+        laid = {role: layouts.get(name, "contiguous") for role, name in named.items()}
+        alone = Case(step.operation, given, step.options, laid, step.lattice, step.term)
         stage = _failing_stage(alone, claims[step.operation], backend)
         if stage:
             return _facts(alone, stage, claims[step.operation], backend)
