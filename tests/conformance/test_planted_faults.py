@@ -78,7 +78,7 @@ FAULTS = {
         "int8_row.quantize", "codes",
         r"boundaries: .*\d+.*; off by up to 1 units; exact midpoints go to the upper entry",
         {"where": r".*\d+.*", "size": "off by up to 1 units", "got": r"-?\d+ at element \d+ of the witness",
-         "allowed": r"-?\d+", "given": r".*127·x/absmax = -?\d+\.5, code = -?\d+"},
+         "allowed": r"-?\d+", "given": r".*127·x/absmax = -?\d+\.5, code = -?\d+, distance to the nearest .*"},
     ),
     "alpha instead of alpha/r": Fault(
         "lora.forward", "scale", r"small_lattice: .*\d+.*; off by up to \d+ ulp; alpha is used instead of alpha/r",

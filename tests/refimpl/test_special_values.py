@@ -120,7 +120,7 @@ def test_round_to_gives_a_dtype_of_numpy_where_there_is_one() -> None:
 @pytest.mark.parametrize(
     ("values", "source", "error", "message"),
     [
-        (np.zeros(1, np.uint8), "posit8", ArgumentValueError, "^fmt must be one of .*, got 'posit8'$"),
+        (np.zeros(1, np.uint8), "posit8", ArgumentValueError, "^source must be one of .*, got 'posit8'$"),
         (
             np.zeros(1, np.uint16),
             "float8_e5m2",

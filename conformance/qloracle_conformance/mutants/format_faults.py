@@ -110,7 +110,8 @@ def _sticky_lost(values: HostArray, fmt: str) -> HostArray:
 
 def format_faults() -> list[Mutant]:
     """Return the mutants."""
-    bits, directed = ("bits",), ("rounding",)
+    # Rules of rounding and overflow take part in the families of the other rules, too.
+    bits, directed = ("bits",), ("rounding", "overflow", "nan", "stochastic")
     away, zero = instead(rounding={NEAREST: "ties_to_away"}), instead(rounding={NEAREST: "toward_zero"})
     return [
         wrong_encode("ties-away", "ties go away from zero", away, bits),
@@ -124,9 +125,9 @@ def format_faults() -> list[Mutant]:
                 instead(rounding={"toward_zero": "toward_negative"}), directed, "float8_e5m2"),
         wrong_encode("up-and-down-exchanged", "a negative number is rounded in the direction of its magnitude",
                 instead(rounding={"toward_positive": "toward_negative",
-                        "toward_negative": "toward_positive"}), (*directed, "overflow")),
+                        "toward_negative": "toward_positive"}), directed),
         wrong_encode("positive-always-up", "rounding up adds one also where nothing was cut off",
-                only_if("rounding", "toward_positive", on_words(_always_up)), (*directed, "overflow", "nan")),
+                only_if("rounding", "toward_positive", on_words(_always_up)), directed),
         wrong_encode("sticky-lost", "a number below the subnormals is zero before its direction is seen",
                 before(_sticky_lost), directed, "float16"),
         wrong_encode("via-float32", "float64 and integers pass through float32", before(through("float32")), bits),

@@ -101,7 +101,7 @@ def range_faults() -> list[Mutant]:
 
 
 def _range_faults() -> list[Mutant]:
-    bits, end = ("bits",), ("overflow",)
+    bits, end = ("bits",), ("overflow", "nan", "stochastic")  # families of other rules ask for overflow, too
     return [
         *(wrong_encode(f"infinity-late-{fmt}", "everything below the next power of two stays finite", before(_late),
                   bits, fmt) for fmt in ("bfloat16", "float16", "float8_e5m2")),
