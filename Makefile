@@ -6,7 +6,7 @@ LIBRARIES ?= bitsandbytes torchao ml_dtypes numpy_casts torch_casts torch_optim
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help environment conformance test test-exhaustive lint bench reports sweeps mutants spec differences generate check-generated wheel-check clean
+.PHONY: help environment conformance test test-slow test-exhaustive lint bench reports sweeps mutants spec differences generate check-generated wheel-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -21,8 +21,11 @@ conformance: environment ## does the torch backend obey the specification? (make
 	printf '\ntorch: exit code %s, the verdict. bitsandbytes: exit code %s, information only.\n' $$verdict $$information; \
 	exit $$verdict
 
-test: environment ## run the tests, but for the exhaustive sweeps
+test: environment ## run the tests, but for the slow ones and the exhaustive sweeps
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-slow: environment ## run the tests that take seconds each (CI does)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "slow and not exhaustive"
 
 test-exhaustive: environment ## run the exhaustive sweeps
 	$(BIN)/python -m pytest -n $(WORKERS) -m exhaustive

@@ -180,11 +180,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Hrefs]:
     return pages
 
 
+@pytest.mark.slow
 def test_the_site_loads_nothing_from_the_network(site: dict[str, Hrefs]) -> None:
     remote = [(name, url) for name, page in site.items() for url in page.loaded if urlparse(url).netloc]
     assert not remote
 
 
+@pytest.mark.slow
 def test_every_link_within_the_site_has_a_target(site: dict[str, Hrefs]) -> None:
     folder = Path(site["folder"].links[0])
     broken = []
@@ -201,11 +203,13 @@ def test_every_link_within_the_site_has_a_target(site: dict[str, Hrefs]) -> None
     assert not broken, broken[:10]
 
 
+@pytest.mark.slow
 def test_every_clause_has_an_anchor_of_its_name(site: dict[str, Hrefs]) -> None:
     anchors = [name for page in site.values() for name in page.ids if name.startswith("clause-") and "." in name]
     assert sorted(anchors) == sorted(f"clause-{label}" for label in clauses())
 
 
+@pytest.mark.slow
 def test_every_clause_operation_and_codebook_is_shown(site: dict[str, Hrefs]) -> None:
     folder = Path(site["folder"].links[0])
     text = (folder / "clauses.html").read_text(encoding="utf-8")

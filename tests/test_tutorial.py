@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TOOL: dict[str, Any] = runpy.run_path(str(Path(__file__).resolve().parent.parent / "tools" / "tutorial.py"))
 TEXT: str = TOOL["TUTORIAL"].read_text(encoding="utf-8")
 SECONDS = re.compile(r"\d+(\.\d+)? s\b")

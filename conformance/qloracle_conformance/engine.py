@@ -4,7 +4,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -212,11 +213,17 @@ _UNUSED = ("cacheprovider", "terminal", "logging", "warnings", "unraisableexcept
 ISOLATED = ("-c", os.devnull, *(part for name in _UNUSED for part in ("-p", f"no:{name}")), "--capture=no")
 
 
-def isolate() -> None:
-    """Let nothing of the user's environment take part in a run."""
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Let nothing of the user's environment take part in a run, and leave it as it was."""
+    names = ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
+    before = {name: os.environ.pop(name, None) for name in names}
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    for variable in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
-        os.environ.pop(variable, None)
+    try:
+        yield
+    finally:
+        del os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def run_session(session: Session) -> None:
@@ -232,8 +239,7 @@ def run_session(session: Session) -> None:
     if not session.plan.tasks:
         return
     plugin = SuitePlugin(session)
-    isolate()
-    with tempfile.TemporaryDirectory() as folder:
+    with isolated(), tempfile.TemporaryDirectory() as folder:
         code = pytest.main([*ISOLATED, "--rootdir", folder, folder], plugins=[plugin])
     if plugin.errors:
         error = plugin.errors[0]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from threadpoolctl import threadpool_limits
 
-from qloracle_conformance.engine import ISOLATED, Session, SuiteError, collect_tasks, deadline, isolate
+from qloracle_conformance.engine import ISOLATED, Session, SuiteError, collect_tasks, deadline, isolated
 from qloracle_conformance.plan import make_plan
 from qloracle_conformance.settings import Settings
 from qloracle_conformance.shards import parse_shard
@@ -131,10 +131,9 @@ def run_parallel(
         If the user stops the run.
     """
     controller = Controller(on_lines)
-    isolate()
     os.environ[VARIABLE] = encode_settings(settings)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with isolated(), tempfile.TemporaryDirectory() as folder:
             plugins = ["-p", "xdist.plugin", "-p", __name__, "-n", str(settings.jobs)]
             code = pytest.main([*ISOLATED, "--rootdir", folder, *plugins, folder], plugins=[controller])
     finally:

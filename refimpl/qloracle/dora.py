@@ -84,8 +84,8 @@ def dora_norm(
 def merged_rows(weight: Array, lora_a: Array, lora_b: Array, scale: float) -> Array:
     """Return V = W + s B A of float64 matrices."""
     with np.errstate(invalid="ignore", over="ignore"):
-        rows: Array = weight + scale * (lora_b @ lora_a)
-    return rows
+        rows: Array = lora_b @ lora_a
+        return np.add(np.multiply(rows, scale, out=rows), weight, out=rows)
 
 
 def row_norms(rows: Array) -> Array:

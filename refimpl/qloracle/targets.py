@@ -59,7 +59,8 @@ def select_targets(
     Notes
     -----
     Clause ``[adapters.targets]``. "v" does not select "conv": components are compared in full. The number of a layer is
-    the last one that follows a component of the pattern and is itself followed by something. Rounding points: none.
+    the first one that follows a component of the pattern and is itself followed by something: in
+    layers.10.experts.3.q_proj the layer is 10, and 3 the expert. Rounding points: none.
 
     Examples
     --------
@@ -100,7 +101,7 @@ def _matches(argument: str, names: Sequence[str], wanted: str | Sequence[str]) -
 
 def _layer_number(name: str, before: str | None) -> int | None:
     pattern = compiled("layers_pattern", r"[^.]*" if before is None else before)
-    for number in reversed(list(re.finditer(r"\.([0-9]+)(?=\.)", name))):
+    for number in re.finditer(r"\.([0-9]+)(?=\.)", name):
         if any(pattern.fullmatch(name, s, number.start()) for s in component_starts(name) if s <= number.start()):
             return int(number[1])
     return None

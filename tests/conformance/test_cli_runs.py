@@ -110,6 +110,7 @@ def messages(lines: list[dict[str, Any]], operation: str, stage: str) -> str:
     return "\n".join(x["message"] for x in lines if (x.get("operation"), x.get("stage")) == (operation, stage))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operation", "stage", "message"),
     [
@@ -256,6 +257,7 @@ def test_ctrl_c_ends_the_run_and_leaves_a_report_without_a_footer(tmp_path: Path
     assert lines[-1]["type"] == "property", "a report that was cut short has a footer"
 
 
+@pytest.mark.slow
 def test_exploring_draws_a_new_seed_each_time_and_says_which(tmp_path: Path) -> None:
     seeds = []
     for number in (1, 2):
@@ -275,6 +277,7 @@ def test_exploring_draws_a_new_seed_each_time_and_says_which(tmp_path: Path) -> 
     assert seeds[0] != seeds[1]
 
 
+@pytest.mark.slow
 def test_the_list_of_backends_says_how_to_name_one_s_own(tmp_path: Path) -> None:
     ended = qloracle(tmp_path, "backends")
     assert ended.code == 0, str(ended)

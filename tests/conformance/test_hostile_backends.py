@@ -16,6 +16,8 @@ from qloracle_conformance.worker import MOST_WORDS, WorkerProcess
 
 from .commands import environment, qloracle, write_module
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = """
     import os, signal, subprocess, sys, threading, time
     from dataclasses import replace

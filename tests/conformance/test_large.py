@@ -45,6 +45,7 @@ def test_the_reference_passes_at_every_stage(operation: str) -> None:
     assert {r.status for r in judged(operation).values()} == {"pass"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("elements", [ELEMENTS - 1, ELEMENTS - 64, 1 << 12])
 def test_lengths_that_are_no_multiple_of_a_block_pass_too(elements: int) -> None:
     for operation in LARGE:

@@ -135,6 +135,7 @@ SLOW = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [r.name for r in rewrites() if not r.name.startswith(tuple(SLOW))])
 def test_other_arithmetic_that_keeps_its_claims_is_not_accused(name: str) -> None:
     code, text = run(name)

@@ -26,6 +26,8 @@ from qloracle_conformance.pages.overview import matrix
 from qloracle_conformance.pages.shares import map_of, shares_of
 from qloracle_conformance.pages.site import page_names, write_pages
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<script>window.injected = 1</script>"
 FAMILIES = "*.[bnrs][aoq][mnru]*"  # boundaries, normal, random, ramps, squares
 # A boundary of NF4 that is off, a lane that writes nothing, a sum with one rounding too many, a call that raises.

@@ -217,6 +217,7 @@ def test_the_help_describes_the_lines(tmp_path: Path) -> None:
         assert "answer ID" in shown, shown
 
 
+@pytest.mark.slow
 def test_every_operation_can_be_written_and_answered_by_the_reference() -> None:
     """The reference answers its own cases through the text: what is written is what is judged."""
     # One operation of each function, and of each family one small case: the text, not the rule, is in question.

@@ -10,6 +10,8 @@ import pytest
 
 from .commands import Ended, qloracle, write_module
 
+pytestmark = pytest.mark.slow
+
 # One backend with four faults, each in an operation of its own.
 FAULTY = """
     from dataclasses import replace

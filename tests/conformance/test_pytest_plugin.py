@@ -11,6 +11,8 @@ import pytest
 
 from .commands import Ended, environment
 
+pytestmark = pytest.mark.slow
+
 LINE = 'pytest_plugins = ["qloracle_conformance.pytest_plugin"]\n'
 BACKEND = """
     from dataclasses import replace

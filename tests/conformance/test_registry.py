@@ -50,6 +50,7 @@ def test_the_reference_claims_every_operation_and_has_every_function() -> None:
     assert {op.function for op in OPERATIONS.values()} <= set(reference().ops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", each())
 def test_the_cases_of_the_smallest_profile_reach_every_stage_and_the_reference_passes(operation: str) -> None:
     executor = InProcess(reference())

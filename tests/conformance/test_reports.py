@@ -64,6 +64,7 @@ def test_two_runs_give_the_same_report_but_for_times(two_runs: tuple[Path, list[
     same_but_for_times(two_runs[0])
 
 
+@pytest.mark.slow
 def test_two_runs_on_torch_give_the_same_report_but_for_times(torch_backend: str, tmp_path: Path) -> None:
     for i in (0, 1):
         arguments = ("--only", "lora.forward.*.normal", "--profile", "smoke", "--report", f"{i}.jsonl")

@@ -41,10 +41,12 @@ def lines(path: Path) -> list[str]:
     return [without_times(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_report_of_one(folder: Path) -> None:
     assert lines(folder / "jobs.jsonl") == lines(folder / "whole.jsonl")
 
 
+@pytest.mark.slow
 def test_merged_shards_are_the_report_of_the_whole_run(folder: Path) -> None:
     code = merge([folder / f"s{i}.jsonl" for i in (3, 1, 2)], folder / "merged.jsonl", quiet())
     assert code == 1
@@ -64,16 +66,19 @@ def test_what_is_no_shard_is_refused(text: str) -> None:
         parse_shard(text)
 
 
+@pytest.mark.slow
 def test_a_missing_shard_is_named(folder: Path) -> None:
     with pytest.raises(FileError, match=r"missing: 2/3"):
         merge([folder / "s1.jsonl", folder / "s3.jsonl"], None, quiet())
 
 
+@pytest.mark.slow
 def test_a_shard_twice_is_named(folder: Path) -> None:
     with pytest.raises(FileError, match=r"shard 1/3 is that of .*s1.jsonl too"):
         merge([folder / "s1.jsonl", folder / "s1.jsonl"], None, quiet())
 
 
+@pytest.mark.slow
 def test_shards_of_other_settings_are_refused(folder: Path) -> None:
     changed = (folder / "s2.jsonl").read_text().replace('"seed": 3', '"seed": 4', 1)
     (folder / "other.jsonl").write_text(changed)
@@ -81,6 +86,7 @@ def test_shards_of_other_settings_are_refused(folder: Path) -> None:
         merge([folder / "s1.jsonl", folder / "other.jsonl", folder / "s3.jsonl"], None, quiet())
 
 
+@pytest.mark.slow
 def test_a_run_that_time_cut_short_has_no_verdict(folder: Path) -> None:
     ended = qloracle(folder, *ARGUMENTS, "--max-time", "0.1", "--report", "late.jsonl")
     assert ended.code == 2, str(ended)
@@ -89,6 +95,7 @@ def test_a_run_that_time_cut_short_has_no_verdict(folder: Path) -> None:
     assert "not-judged" in statuses
 
 
+@pytest.mark.slow
 def test_a_comparison_shows_what_broke_and_what_did_not_change(folder: Path) -> None:
     content = (folder / "whole.jsonl").read_text().splitlines()
     broken = next(i for i, line in enumerate(content) if '"status": "pass"' in line)
@@ -116,6 +123,7 @@ def as_format_1(text: str) -> str:
     return "".join(json.dumps(line) + "\n" for line in kept)
 
 
+@pytest.mark.slow
 def test_a_report_of_format_1_is_read_and_compared_but_not_merged(folder: Path) -> None:
     for name in ("whole", "s1", "s2", "s3"):
         (folder / f"old-{name}.jsonl").write_text(as_format_1((folder / f"{name}.jsonl").read_text()))
@@ -149,6 +157,7 @@ CORRUPT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CORRUPT)
 def test_a_corrupt_report_is_refused_with_file_line_and_rule(folder: Path, name: str) -> None:
     change, rule = CORRUPT[name]

@@ -116,6 +116,7 @@ def replay_and_run(name: str, chosen: list[Deviation], folder: Path) -> None:
     assert not gone, f"these scripts show nothing: {gone}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "path"), FILES, ids=[name for name, _ in FILES])
 def test_some_deviations_of_every_library_replay_and_their_scripts_show_them(
     name: str, path: Path, tmp_path: Path
@@ -164,6 +165,7 @@ def test_shipped_is_refused_where_there_is_no_file(name: str, version: str, devi
         shipped_deviations(info(name, version), device)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_shipped_for_a_path(tmp_path: Path) -> None:
     require_library("ml_dtypes")
     common = ("check", "--backend", adapter("ml_dtypes"), "--only", "float8_e5m2.*", "--profile", "smoke")

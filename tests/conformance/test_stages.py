@@ -194,6 +194,7 @@ def _wrong(array: HostArray, kind: str) -> Iterator[HostArray]:
                 yield HostArray(np.zeros(shape, STORAGE[array.dtype]), array.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["random", "ones", "zeros", "types", "shapes", "few"])
 @pytest.mark.parametrize("operation", each())
 def test_every_judge_bears_any_output_and_lets_none_of_them_pass(operation: str, kind: str) -> None:

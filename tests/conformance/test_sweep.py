@@ -177,6 +177,7 @@ def test_units_survive_the_state_file(tmp_path: Path) -> None:
     assert asdict(load(tmp_path / "state.json", {"a": 1}, resume=True)[unit.first]) == asdict(unit)
 
 
+@pytest.mark.slow
 def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text(TRUNCATING, encoding="utf-8")
     arguments = ("sweep", "--to", "bfloat16", "--against", "other:away", "--words", "0x3e000000:0x40ffffff")
@@ -211,7 +212,7 @@ def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
         (("--to", "float16", "--against", "numpy", "--resume"), "--resume: there is no state"),
         (("--to", "float16", "--against", "numpy", "--state", "broken.json"), "is no state of a sweep"),
         (("--to", "float16", "--against", "nomodule:f"), "needs the module 'nomodule'"),
-        (("--to", "float16", "--against", "nothing"), "got 'nothing'; torch is the library, --against qloracle_gpu"),
+        (("--to", "float16", "--against", "nothing"), "torch is the library, --against qloracle_gpu"),
         (("--to", "float16", "--against", "numpy", "--state", "no/x"), "--state no/x: there is no folder no"),
         (("--to", "float16", "--against", "numpy", "--report", "no/x"), "--report no/x: there is no folder no"),
         (

@@ -11,6 +11,8 @@ from qloracle_conformance.usage import UsageError
 
 from .commands import qloracle, require_one_message, write_module
 
+pytestmark = pytest.mark.slow
+
 BACKEND = '''
     """A NumPy backend whose functions stand alone."""
     from functools import partial
@@ -19,6 +21,7 @@ BACKEND = '''
 
     FAULT = {fault!r}
     OFFSET: int = 3
+    BASE, STEP = 3, 1
 
 
     def place(buffer, dtype, shape, strides, offset, *, device):
@@ -31,7 +34,7 @@ BACKEND = '''
 
 
     def shifted(acc):
-        return acc + OFFSET - 3 + (1 if FAULT == "value" else 0)
+        return acc + OFFSET - BASE + (STEP if FAULT == "value" else 0)
 
 
     def int8_matmul(a, b):
@@ -124,6 +127,14 @@ def test_a_backend_that_needs_qloracle_makes_no_script(tmp_path: Path) -> None:
     source = BACKEND.format(fault="value").replace("def shifted(acc):", "def shifted(acc):\n        import qloracle")
     write_module(tmp_path, "mine", source)
     require_one_message(qloracle(tmp_path, "witness-script", str(witness)), 2, "must not import qloracle")
+
+
+def test_a_script_that_would_crash_is_not_written(tmp_path: Path) -> None:
+    witness = witness_of(tmp_path, "value")
+    source = BACKEND.format(fault="value").replace("    OFFSET: int = 3", "    if True:\n        OFFSET = 3")
+    write_module(tmp_path, "mine", source)
+    ended = qloracle(tmp_path, "witness-script", str(witness))
+    require_one_message(ended, 2, "a script of mine would not define OFFSET")
 
 
 def test_a_file_that_is_no_witness_is_one_message(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from qloracle_gpu.cupy.sources import kernel_text
 from .emulator.building import has_compiler, sanitizer_library
 from .emulator.launching import ORDERS, EmulatedLauncher
 
-pytestmark = pytest.mark.skipif(not has_compiler(), reason="NOT RUN: the emulator needs g++")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not has_compiler(), reason="NOT RUN: the emulator needs g++")]
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -28,6 +28,7 @@ def run(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, env={**kept, **variables})
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize("operation", ["nf4.quantize", "nf4.dequantize", "dynamic_signed.quantize"])
 def test_interpreted_kernels_are_exact(operation: str, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from qloracle.formats import Array, format_named
 from qloracle.optim.adamw import AdamwOptions, AdamwState, adamw_step
 from qloracle.optim.adamw8bit import adamw8bit_init, adamw8bit_step
 
+pytestmark = pytest.mark.slow
+
 MOST = 6.0
 FORMATS = ("float32", "float16", "bfloat16")
 SHAPES = {"square": (1024, 1024), "one row": (1, 1 << 20), "one column": (1 << 20, 1)}

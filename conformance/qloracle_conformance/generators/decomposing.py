@@ -128,7 +128,8 @@ def _special_input(
         x = _with_outliers(random, x, threshold, beyond)
     if family == "poison":
         count = 1 + shape[1] // 64
-        x.reshape(-1)[random.integers(0, x.size, count)] = random.choice([np.nan, np.inf, -np.inf], count)
+        kinds = random.permutation(np.resize([np.nan, np.inf, -np.inf], count))  # a NaN is always among them
+        x.reshape(-1)[random.choice(x.size, count, replace=False)] = kinds
     return rounded(np.clip(x, -fmt.largest_finite, fmt.largest_finite) if family == "exponents" else x, dtype)
 
 

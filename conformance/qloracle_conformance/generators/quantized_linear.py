@@ -146,7 +146,11 @@ def _scales(random: np.random.Generator, groups: tuple[int, ...], family: str) -
         return np.asarray(np.ldexp(1.0, exponent) * (2.0**8 if family == "exponents" else 1.0))
     scale = random.uniform(0.01, 0.1, groups)
     if family == "specials":
-        scale = np.where(random.integers(0, 8, groups) == 0, random.choice([np.nan, 0.0, 1e-40]), scale)
+        kinds = random.choice([np.nan, 0.0, 1e-40], groups)
+        scale = np.where(random.integers(0, 8, groups) == 0, kinds, scale)
+        if scale.size and random.integers(0, 2):  # a NaN that no odds can miss, in half of the cases
+            scale = np.array(scale)
+            scale.reshape(-1)[random.integers(0, scale.size)] = np.nan
     return np.asarray(scale)
 
 

@@ -31,6 +31,7 @@ def names_of(draw: Draw) -> tuple[str, ...]:
         for parent in _PARENTS:
             found += [f"{stem}.{layer}.{parent}.{suffix}" for suffix in random.permutation(_SUFFIXES)[:3]]
         found.append(f"{stem}.{layer}.experts.3.mlp.up_proj")
+        found += [f"{stem}.{layer}.experts.{expert}.{suffix}" for expert in (1, 10) for suffix in ("q_proj", "c_attn")]
     found += ["q_proj", "q_projector", "lm_head", "embed.q_proj", "visual.blocks.1.attn.q_proj"]
     return tuple(str(name) for name in random.permutation(found))
 

@@ -121,11 +121,11 @@ def _storages() -> dict[str, tuple[str, Storage, tuple[str, ...]]]:
     floor = _floored(DYNAMIC_UNSIGNED, 60)
     half, least = np.float32(2.0**-24), np.float32(1e-12)
     return {
-        "square-in-signed-map": ("the second moment uses the signed map", _books(v=DYNAMIC_SIGNED), STATES),
-        "mean-in-unsigned-map": ("the first moment uses the unsigned map", _books(m=DYNAMIC_UNSIGNED), STATES),
-        "square-map-floored": ("the unsigned map lacks its small entries", _books(v=floor), STATES),
-        "mean-linear": ("the first moment uses a linear map", _books(m=LINEAR_SIGNED), STATES),
-        "square-linear": ("the second moment uses a linear map", _books(v=LINEAR_UNSIGNED), STATES),
+        "square-in-signed-map": ("the second moment uses the signed map", _books(v=DYNAMIC_SIGNED), (*STATES, "p")),
+        "mean-in-unsigned-map": ("the first moment uses the unsigned map", _books(m=DYNAMIC_UNSIGNED), (*STATES, "p")),
+        "square-map-floored": ("the unsigned map lacks its small entries", _books(v=floor), (*STATES, "p")),
+        "mean-linear": ("the first moment uses a linear map", _books(m=LINEAR_SIGNED), (*STATES, "p")),
+        "square-linear": ("the second moment uses a linear map", _books(v=LINEAR_UNSIGNED), (*STATES, "p")),
         "block-2048": ("blocks of 2048 elements whatever was asked", Storage(block=lambda size: 2048), STATES),
         "block-doubled": ("two blocks share an absmax", Storage(block=lambda size: 2 * size), STATES),
         "absmax-of-half": ("the absmax covers the first half of the block",

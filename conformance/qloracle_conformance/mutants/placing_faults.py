@@ -53,7 +53,7 @@ def _layers_by(number: Callable[[str], int | None]) -> Op:
     """Return a selection that finds the number of a layer another way."""
 
     def select(linear: HostArray | None, **options: Any) -> HostArray:
-        if options["layers"] is None:
+        if options["layers"] is None or options["layers_pattern"] is not None:
             return host(_select(linear, **options))
         everywhere = _select(linear, **{**options, "layers": None, "layers_pattern": None})
         inside = [number(name) in options["layers"] or name in options["targets"] for name in options["names"]]
@@ -62,14 +62,14 @@ def _layers_by(number: Callable[[str], int | None]) -> Op:
     return select
 
 
-def _first_number(name: str) -> int | None:
-    found = re.search(r"\.([0-9]+)\.", name)
-    return int(found.group(1)) if found else None
+def _last_number(name: str) -> int | None:
+    found = re.findall(r"\.([0-9]+)(?=\.)", name)
+    return int(found[-1]) if found else None
 
 
 def _first_digit(name: str) -> int | None:
-    found = re.findall(r"\.([0-9]+)\.", name)
-    return int(found[-1][0]) if found else None
+    found = re.search(r"\.([0-9])[0-9]*\.", name)
+    return int(found.group(1)) if found else None
 
 
 def _with(change: dict[str, Any]) -> Op:
@@ -152,7 +152,7 @@ def placing_faults() -> list[Mutant]:
         ("exclude-ignored", "nothing is excluded", _with({"exclude": ()})),
         ("layers-ignored", "layers of every number are taken", _with({"layers": None, "layers_pattern": None})),
         ("pattern-ignored", "any component before the number will do", _with({"layers_pattern": None})),
-        ("first-number", "the first number of a name counts", _layers_by(_first_number)),
+        ("last-number", "the last number of a name counts", _layers_by(_last_number)),
         ("first-digit", "the first digit of a number counts", _layers_by(_first_digit)),
         ("not-linear", "modules that are not linear are taken", _anything_else_unmarked),
     ]  # fmt: skip

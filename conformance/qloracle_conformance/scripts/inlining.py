@@ -4,11 +4,14 @@ So a script shows the very code that the suite runs: an adapter and its scripts 
 """
 
 import ast
+import builtins
+import dis
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
+from types import CodeType
 from typing import Any
 
 from qloracle_conformance.usage import UsageError
@@ -29,7 +32,8 @@ class Inlined:
         """Return the imports and definitions."""
         plain = sorted(line for line in self.imports if line.startswith("import "))
         named = sorted(line for line in self.imports if line.startswith("from "))
-        return "\n".join([*plain, *named]) + "\n\n\n" + "\n\n\n".join(self.sources.values())
+        once = dict.fromkeys(self.sources.values())  # one statement may define several names
+        return "\n".join([*plain, *named]) + "\n\n\n" + "\n\n\n".join(once)
 
 
 def inline(function: Callable[..., Any], into: Inlined) -> str:
@@ -89,7 +93,8 @@ def _names_of(statement: ast.stmt) -> list[str]:
         case ast.Import(names=names) | ast.ImportFrom(names=names):
             return [alias.asname or alias.name.partition(".")[0] for alias in names]
         case ast.Assign(targets=targets):
-            return [t.id for t in targets if isinstance(t, ast.Name)]
+            nodes = [node for target in targets for node in ast.walk(target)]
+            return [n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
         case ast.AnnAssign(target=ast.Name(id=name)) | ast.AugAssign(target=ast.Name(id=name)):
             return [name]
     return []
@@ -118,6 +123,24 @@ def _add(name: str, module: str, into: Inlined) -> None:
 def _segment(module: str, statement: ast.stmt) -> str:
     first = min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))])
     return "\n".join(_source(module).splitlines()[first - 1 : statement.end_lineno])
+
+
+def undefined_names(script: str) -> list[str]:
+    """Return the names that a script reads from its module and never defines: running it would crash."""
+    stack, read, defined = (
+        [compile(script, "script", "exec")],
+        set[str](),
+        {*dir(builtins), "__annotations__", "__file__"},
+    )
+    while stack:
+        code = stack.pop()
+        stack += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        for step in dis.get_instructions(code):
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                read.add(step.argval)
+            if step.opname in ("STORE_GLOBAL", "STORE_NAME"):
+                defined.add(step.argval)
+    return sorted(read - defined)
 
 
 def _used(statement: ast.AST) -> Iterator[str]:

@@ -14,7 +14,8 @@ from qloracle_conformance.backend import Backend
 from qloracle_conformance.operations.operation import INPUTS
 from qloracle_conformance.scripts.checks import nan_words
 from qloracle_conformance.scripts.facts import Facts
-from qloracle_conformance.scripts.inlining import Inlined, inline
+from qloracle_conformance.scripts.inlining import Inlined, inline, undefined_names
+from qloracle_conformance.usage import UsageError
 from qloracle_conformance.worker import THREADS
 
 # Libraries read the variable when they are imported.
@@ -119,7 +120,11 @@ def script_text(facts: Facts, backend: Backend, told: Mapping[str, str]) -> str:
         f"OPTIONS = {pformat(dict(facts.case.options), width=118, sort_dicts=False)}\n",
         _INPUT, _inputs(facts), _CALL,
     ]  # fmt: skip
-    return "\n".join([*head, *body, _ending(facts)]).replace("\n\n\n\n", "\n\n\n")
+    text = "\n".join([*head, *body, _ending(facts)]).replace("\n\n\n\n", "\n\n\n")
+    if missing := undefined_names(text):
+        missed = ", ".join(missing)
+        raise UsageError(f"a script of {backend.name} would not define {missed}: define it at the top of a module")
+    return text
 
 
 def _docstring(backend: Backend, told: Mapping[str, str], needed: Inlined) -> str:

@@ -58,9 +58,14 @@ def accumulate_gradients(gradients: Array, counts: Array, *, reduction: str = "m
     >>> accumulate_gradients(np.array([[3], [5]], np.float32), np.array([3, 1]), reduction="sum")
     array([2.])
     """
-    terms, total = _weighted(gradients, counts, reduction, fmt)
+    weights, total = _weights(gradients, counts, reduction, fmt)
+    first, *others = np.flatnonzero(counts)
+    result = _addend(gradients[first], weights[first], fmt)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.sum(terms, axis=0) / total)
+        for batch in others:  # one after another, so that never more than one of them is there as float64
+            result += _addend(gradients[batch], weights[batch], fmt)
+        result /= total
+    return result
 
 
 def accumulate_gradients_bound(
@@ -100,7 +105,8 @@ def accumulate_gradients_bound(
     6.0
     """
     work = accumulation_format(roundings)
-    terms, total = _weighted(gradients, counts, reduction, fmt)
+    weights, total = _weights(gradients, counts, reduction, fmt)
+    terms = np.stack([_addend(gradients[batch], weights[batch], fmt) for batch in np.flatnonzero(counts)])
     finite = np.where(np.isfinite(terms), np.abs(terms), 0.0)
     with np.errstate(invalid="ignore", over="ignore"):
         value, magnitude, count = np.sum(terms, axis=0) / total, np.sum(finite, axis=0), len(terms)
@@ -162,18 +168,24 @@ def accumulated_step(
     return gradient, new, after
 
 
-def _weighted(gradients: Array, counts: Array, reduction: str, fmt: str | None) -> tuple[Array, float]:
-    """Return the addends of the sum as float64, those without tokens left out, and the number of all tokens."""
-    wide = real_operand(gradients, "gradients", fmt)
+def _weights(gradients: Array, counts: Array, reduction: str, fmt: str | None) -> tuple[Array, float]:
+    """Return what each micro-batch's gradient is multiplied by, and the number of all tokens."""
+    format_of(gradients, fmt, "gradients")
     require_one_of("reduction", reduction, REDUCTIONS)
     dtype = getattr(counts, "dtype", None)
     if not isinstance(dtype, np.dtype) or dtype.kind not in "iu":
         reject_type("counts", "an array of integers", dtype or type(counts).__name__)
-    if wide.ndim == 0 or counts.shape != wide.shape[:1]:
-        reject_value("counts", f"of shape {wide.shape[:1]}, one number a micro-batch", counts.shape)
+    if gradients.ndim == 0 or counts.shape != gradients.shape[:1]:
+        reject_value("counts", f"of shape {gradients.shape[:1]}, one number a micro-batch", counts.shape)
     numbers = counts.astype(np.int64)
     if np.any(numbers < 0) or not np.any(numbers):
         reject_value("counts", "numbers of tokens, 0 or more and not all 0", counts.tolist())
-    used = numbers > 0
-    weights = numbers[used].reshape(-1, *[1] * (wide.ndim - 1)) if reduction == "mean" else 1
-    return wide[used] * weights, float(sum(numbers.tolist()))  # Python's integers: 2^62 tokens twice are 2^63
+    weights = numbers if reduction == "mean" else np.ones_like(numbers)
+    return weights, float(sum(numbers.tolist()))  # Python's integers: 2^62 tokens twice are 2^63
+
+
+def _addend(gradient: Array, weight: np.int64, fmt: str | None) -> Array:
+    """Return a micro-batch's addend of the sum as float64."""
+    real = real_operand(np.asarray(gradient), "gradients", fmt)
+    real *= weight
+    return real
