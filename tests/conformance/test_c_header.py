@@ -56,7 +56,7 @@ def run_c(folder: Path, source: str, standard: str = "c99") -> str:
     language = ["-x", "c++" if kind == "g++" else "c"]
     command = [compiler(kind), f"-std={standard}", *WARNINGS, f"-I{HEADER}", *language, str(path), "-o", str(program)]
     subprocess.run(command, check=True, timeout=120)
-    return subprocess.run([str(program)], check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run([str(program)], check=True, capture_output=True, text=True, timeout=180).stdout
 
 
 @pytest.mark.parametrize("standard", STANDARDS)

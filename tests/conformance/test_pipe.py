@@ -39,7 +39,7 @@ def cases(chosen: Selection) -> str:
 
 
 def answered(program: Path, text: str) -> str:
-    done = subprocess.run([program, "pipe"], input=text, check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([program, "pipe"], input=text, check=True, capture_output=True, text=True, timeout=180)
     return done.stdout
 
 

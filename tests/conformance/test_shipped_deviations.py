@@ -21,16 +21,19 @@ from qloracle_conformance.usage import UsageError
 
 from .commands import qloracle, require_one_message
 
-# Of every library: its adapter's module, and the package that it needs.
+# Of every library: its adapter's record, and the package that it needs.
 LIBRARIES = {
-    "bitsandbytes": ("bitsandbytes", "bitsandbytes"),
-    "torchao": ("torchao", "torchao"),
-    "ml_dtypes": ("ml_dtypes", "ml_dtypes"),
-    "torch_casts": ("torch_casts", "torch"),
-    "torch_optim": ("torch_optim", "torch"),
+    "bitsandbytes": ("bitsandbytes:backend", "bitsandbytes"),
+    "torchao": ("torchao:backend", "torchao"),
+    "ml_dtypes": ("ml_dtypes:backend", "ml_dtypes"),
+    "torch_casts": ("torch_casts:backend", "torch"),
+    "torch_optim": ("torch_optim:backend", "torch"),
+    "peft": ("peft:backend", "peft"),
+    "peft-4bit": ("peft:backend_4bit", "peft"),
+    "peft-8bit": ("peft:backend_8bit", "peft"),
 }
 FEW = 3  # scripts of a library that a plain run of the tests starts; the exhaustive one starts all
-FILES = [(name, path) for name, versions in shipped_files().items() for path in versions.values() if name in LIBRARIES]
+FILES = [(name, path) for name, versions in shipped_files().items() for path in versions.values()]
 
 # Runs scripts one after another in an interpreter where nothing of qloracle can be imported, and prints their codes.
 RUNNER = """
@@ -57,7 +60,7 @@ for script in sys.argv[1:]:
 
 def adapter(name: str) -> str:
     """How `--backend` names the adapter of a library, installed or not."""
-    return f"qloracle_conformance.adapters.{LIBRARIES[name][0]}:backend"
+    return f"qloracle_conformance.adapters.{LIBRARIES[name][0]}"
 
 
 def require_library(name: str) -> None:
@@ -117,6 +120,7 @@ def replay_and_run(name: str, chosen: list[Deviation], folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # a library's warning is no verdict, as in a worker process
 @pytest.mark.parametrize(("name", "path"), FILES, ids=[name for name, _ in FILES])
 def test_some_deviations_of_every_library_replay_and_their_scripts_show_them(
     name: str, path: Path, tmp_path: Path
@@ -126,6 +130,7 @@ def test_some_deviations_of_every_library_replay_and_their_scripts_show_them(
 
 
 @pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "path"), FILES, ids=[name for name, _ in FILES])
 def test_every_deviation_replays_and_its_script_shows_it(name: str, path: Path, tmp_path: Path) -> None:
     replay_and_run(name, deviations(name, path), tmp_path)

@@ -79,7 +79,7 @@ def shipped() -> dict[str, Any]:
 
 def run_on_vectors(program: Path) -> subprocess.CompletedProcess[str]:
     files = [str(shipped_folder() / name) for name in SOURCES]
-    return subprocess.run([program, "vectors", *files], check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run([program, "vectors", *files], check=False, capture_output=True, text=True, timeout=180)
 
 
 def test_the_right_c_program_stays_inside_the_limits_of_the_shipped_vectors(tmp_path: Path) -> None:

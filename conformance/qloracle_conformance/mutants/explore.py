@@ -1,13 +1,9 @@
 """The kill matrix under many seeds: every mutant must die under each, and no right rewrite be accused under any."""
 
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
@@ -28,6 +24,7 @@ from qloracle_conformance.mutants.explored import (
 )
 from qloracle_conformance.mutants.kills import Kill
 from qloracle_conformance.mutants.mutant import Mutant
+from qloracle_conformance.pools import results
 from qloracle_conformance.usage import UsageError
 
 _BETWEEN_SAVES = 5.0  # seconds
@@ -101,7 +98,7 @@ def _run(
     with Progress(*columns, console=progress_to, transient=True) as progress:
         bar, wrong = progress.add_task("0 misjudged", total=len(ordered)), 0
         try:
-            for found in _results(ordered, asked.jobs):
+            for found in results(result_of, [(unit,) for unit in ordered], asked.jobs, in_order=False):
                 kept[found.member, found.is_mutant, found.seed] = found
                 wrong += not found.good
                 progress.update(bar, advance=1, description=f"seed {found.seed}, {wrong} misjudged")
@@ -111,31 +108,6 @@ def _run(
         finally:
             if ordered:
                 save_state(asked.state, digest, list(kept.values()))
-
-
-def _results(units: Sequence[Unit], jobs: int) -> Iterator[Found]:
-    if jobs == 1 or len(units) < 2:
-        yield from (result_of(unit) for unit in units)
-        return
-    context = get_context("spawn")  # a fork of a process with threads can hang
-    pool = ProcessPoolExecutor(min(jobs, len(units)), mp_context=context)
-    with _interrupts_held():
-        futures: list[Future[Found]] = [pool.submit(result_of, unit) for unit in units]
-    try:
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back while processes start: they inherit that, so that it is the parent's alone to handle."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def result_of(unit: Unit) -> Found:

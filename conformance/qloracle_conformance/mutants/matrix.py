@@ -1,11 +1,9 @@
 """The kill matrix: which property catches which mutant, after how many cases; and that no right rewrite is accused."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import groupby
-from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +22,7 @@ from qloracle_conformance.mutants.mutant import Mutant, Rewrite, backend_of
 from qloracle_conformance.mutants.rewrites import rewrites
 from qloracle_conformance.operations.operation import with_default_options
 from qloracle_conformance.plan import sequence_tasks
+from qloracle_conformance.pools import results
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import Task, fresh_state, judge_case
 from qloracle_conformance.sequences.walks import SEQUENCES
@@ -156,9 +155,7 @@ def _results(members: Sequence[Mutant | Rewrite], seed: int, jobs: int) -> Itera
     if jobs == 1:
         yield from (_result(member, seed) for member in members)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        pending = [pool.submit(result_of, member.name, isinstance(member, Mutant), seed) for member in members]
-        yield from (future.result() for future in pending)
+    yield from results(result_of, [(member.name, isinstance(member, Mutant), seed) for member in members], jobs)
 
 
 def result_of(name: str, is_mutant: bool, seed: int) -> Sequence[Kill | str]:

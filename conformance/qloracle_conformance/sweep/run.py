@@ -1,14 +1,11 @@
 """Running a sweep on several processes, with a progress bar and a state file."""
 
 import json
-import multiprocessing
 import os
 import resource
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import qloracle
 from qloracle_conformance.files import write_atomically
+from qloracle_conformance.pools import results
 from qloracle_conformance.sweep.report import joined, print_report
 from qloracle_conformance.sweep.sides import Policies, other_side, policies
 from qloracle_conformance.sweep.state import load, reference_digest, require_place, save
@@ -151,20 +149,5 @@ def _peak_bytes() -> int:
 
 
 def _units(settings: Settings, chosen: Policies, missing: list[int], last: int) -> Iterator[UnitResult]:
-    processes = _processes(settings)
     jobs = [(settings.against, chosen, start, min(start + UNIT - 1, last)) for start in missing]
-    if processes == 1 or len(jobs) < 2:
-        yield from (sweep_unit(*job) for job in jobs)
-        return
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
-    pool = ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=_ignore_interrupt)
-    futures: list[Future[UnitResult]] = [pool.submit(sweep_unit, *job) for job in jobs]
-    try:
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    yield from results(sweep_unit, jobs, _processes(settings), in_order=False)

@@ -1,18 +1,15 @@
 """Making a set of vectors: from every family what is small enough, and what shows a mistake that nothing else shows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
-from multiprocessing import get_context
-
-from threadpoolctl import threadpool_limits
 
 from qloracle_conformance.backend import Level
 from qloracle_conformance.exchange.records import case_body, case_id
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.operations.operation import CONDUCT, Operation
 from qloracle_conformance.pipe.selection import MEMORY_FAMILIES
+from qloracle_conformance.pools import results
 from qloracle_conformance.registry import MODULES, OPERATIONS, Property, selected
 from qloracle_conformance.usage import UsageError
 from qloracle_conformance.vectors.choosing import SIZES, Size, small_cases
@@ -94,7 +91,7 @@ def build(settings: Settings, advance: Callable[[str, int], None] | None = None,
     for found in wanted.values():
         families.setdefault(found.operation, {})[found.family] = None
     parts = [(name, tuple(chosen), settings) for name, chosen in families.items()]
-    for (name, _, _), vectors in zip(parts, _made(parts, jobs), strict=True):
+    for (name, _, _), vectors in zip(parts, results(_part, parts, jobs), strict=True):
         if advance is not None:
             advance(name, len(parts))
         if vectors:
@@ -102,20 +99,7 @@ def build(settings: Settings, advance: Callable[[str, int], None] | None = None,
     return made
 
 
-def _made(parts: Sequence[tuple[str, tuple[str, ...], Settings]], jobs: int) -> Iterator[list[Vector]]:
-    if jobs == 1:
-        yield from map(_part, parts)
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
-        yield from pool.map(_part, parts)
-
-
-def _one_thread() -> None:
-    threadpool_limits(limits=1)
-
-
-def _part(part: tuple[str, tuple[str, ...], Settings]) -> list[Vector]:
-    name, families, settings = part
+def _part(name: str, families: tuple[str, ...], settings: Settings) -> list[Vector]:
     return vectors_of(OPERATIONS[name], families, settings)
 
 
