@@ -17,6 +17,7 @@ import pytest
 from qloracle import decode, dora_merge, dora_unmerge, encode, lora_merge, lora_unmerge
 from qloracle.dora_merging import MergedDora
 from qloracle.formats import Array, format_named
+from qloracle.optim.accumulate import REDUCTIONS, accumulate_gradients
 from qloracle.optim.adamw import AdamwOptions, AdamwState, adamw_step
 from qloracle.optim.adamw8bit import adamw8bit_init, adamw8bit_step
 
@@ -107,6 +108,15 @@ def test_a_merge_takes_at_most_six_times_its_input(shape: str, fmt: str) -> None
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_a_step_takes_at_most_six_times_its_input(shape: str, fmt: str) -> None:
     require_small(steps(fmt, SHAPES[shape]), f"{shape} in {fmt}")
+
+
+@pytest.mark.parametrize("batches", [1, 2, 5])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_accumulating_takes_at_most_six_times_its_input(fmt: str, reduction: str, batches: int) -> None:
+    gradients, counts = drawn(fmt, batches, 1 << 19), np.arange(1, batches + 1)
+    run = partial(accumulate_gradients, gradients, counts, reduction=reduction, fmt=fmt)
+    require_small({"accumulate_gradients": (run, gradients.nbytes)}, f"{batches} micro-batches in {fmt}")
 
 
 @pytest.mark.exhaustive

@@ -5,8 +5,11 @@ weighs the tokens of a short micro-batch more. Clauses: ``[accumulate.mean]``, `
 ``[bounds.accumulate]``.
 """
 
+from functools import partial
+
 import numpy as np
 
+from qloracle.decoding import in_chunks
 from qloracle.errors import reject_type, reject_value, require_one_of
 from qloracle.formats import Array, format_of
 from qloracle.operands import real_operand
@@ -186,6 +189,10 @@ def _weights(gradients: Array, counts: Array, reduction: str, fmt: str | None) -
 
 def _addend(gradient: Array, weight: np.int64, fmt: str | None) -> Array:
     """Return a micro-batch's addend of the sum as float64."""
-    real = real_operand(np.asarray(gradient), "gradients", fmt)
-    real *= weight
-    return real
+    with np.errstate(invalid="ignore"):
+        part = partial(_product, weight=weight, fmt=fmt)
+        return in_chunks(part, np.dtype(np.float64), np.asarray(gradient))
+
+
+def _product(gradient: Array, weight: np.int64, fmt: str | None) -> Array:
+    return real_operand(gradient, "gradients", fmt) * weight
