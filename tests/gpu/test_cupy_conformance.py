@@ -13,7 +13,7 @@ from qloracle_gpu.cupy.conformance.claims import claims
 from .emulator.building import has_compiler, sanitizer_library
 from .emulator.launching import ORDERS
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not has_compiler(), reason="NOT RUN: the emulator needs g++")]
+pytestmark = pytest.mark.skipif(not has_compiler(), reason="NOT RUN: the emulator needs g++")
 ROOT = Path(__file__).resolve().parents[2]
 CHECK = "from qloracle_conformance.cli import main; main()"
 LEVELS = {claim.operation: claim.levels["*"] for claim in claims()}
