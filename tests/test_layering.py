@@ -49,6 +49,7 @@ MAY_IMPORT = {
     "qloracle": {"qloracle", "numpy"},
     "qloracle_gpu": DATA_MODULES,
     "qloracle_gpu.torch": {"qloracle_gpu.torch", "torch", "triton"} | DATA_MODULES,
+    "qloracle_gpu.torch.modules": {"qloracle_gpu.torch", "torch", "safetensors"} | DATA_MODULES,
     "qloracle_gpu.torch.conformance": {"qloracle_gpu.torch", "torch", "numpy", "qloracle_conformance"} | DATA_MODULES,
     "qloracle_gpu.cupy": {"qloracle_gpu.cupy", "cupy", "numpy"} | DATA_MODULES,
     "qloracle_gpu.cupy.conformance": {"qloracle_gpu.cupy", "cupy", "numpy", "qloracle_conformance"} | DATA_MODULES,

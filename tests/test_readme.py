@@ -3,6 +3,7 @@
 import re
 import runpy
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ def missing_lines(shown: str, printed: str) -> list[str]:
 def test_a_command_of_the_readme_fails_and_prints_what_stands_below_it(
     mark: str, runs: dict[str, subprocess.CompletedProcess[str]]
 ) -> None:
+    if mark == "output: failure" and find_spec("torch") is None:
+        pytest.skip("NOT RUN: the example changes the torch backend, and torch is not installed here")
     assert runs[mark].returncode == 1, runs[mark].stderr
     shown = TOOL["block"](mark)
     assert len(plain(shown)) > 8, "the block is empty: python tools/readme_outputs.py fills it"

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qloracle.errors import reject_type, reject_value, require_one_of
 
-Array = NDArray[Any]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]  # no alias of NumPy's: records look into it
 
 
 @dataclass(frozen=True)

@@ -180,12 +180,11 @@ def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Ar
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If codes and absmax are not int8 and float32 of shapes that belong together, a code is −128, which
-        ``[int8.quantize]`` never gives, or the format is unknown.
+        If codes and absmax are not int8 and float32 of shapes that belong together, or the format is unknown.
 
     Notes
     -----
-    Clause ``[int8.dequantize]``.
+    Clause ``[int8.dequantize]``. The code −128, which ``[int8.quantize]`` never gives, is restored like any other.
 
     Examples
     --------

@@ -6,6 +6,8 @@ import pytest
 
 from .commands import TORCH
 
+collect_ignore = [] if find_spec("PyQt6") else ["browser_probe.py"]  # a test runs it in a process of its own
+
 
 @pytest.fixture(scope="session")
 def torch_backend() -> str:

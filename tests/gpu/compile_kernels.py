@@ -1,68 +1,80 @@
-"""Compile the Triton kernels for GPUs that are not there, and print what their PTX holds, as JSON.
+"""Compile the Triton kernels for GPUs that are not there, and print what their code holds, as JSON.
 
 Run in a process of its own: a process that interprets kernels cannot compile them.
 """
 
 import json
 import re
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
-import torch
 import triton
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from qloracle.tables import CODEBOOKS
-from qloracle_gpu.torch.kernels import blockwise
 from qloracle_gpu.torch.kernels.availability import OPTIONS
-from qloracle_gpu.torch.kernels.cells import MARGIN, cell_table
 
-POINTERS = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*i16"}
-
-
-def cases() -> list[tuple[str, Any, dict[str, str], dict[str, object]]]:
-    found, table = [], cell_table(CODEBOOKS["nf4"], torch.device("cpu"))
-    for fmt, pointer in POINTERS.items():
-        found += [
-            (
-                f"quantize {fmt}", blockwise.quantize_kernel,
-                {"x_ptr": pointer, "data_ptr": "*u8", "absmax_ptr": "*fp32", "cells_ptr": "*i64",
-                 "midpoints_ptr": "*fp64", "codes_ptr": "*u8", "size": "i64", "data_size": "i64"},
-                {"BLOCK": 64, "WIDTH": 64, "ROWS": 64, "FORMAT": fmt, "PACKED": True, "ORDERED": True,
-                 "SHIFT": table.shift, "FIRST": table.first, "COUNT": table.count, "MARGIN": MARGIN},
-            ),
-            (
-                f"dequantize {fmt}", blockwise.dequantize_kernel,
-                {"data_ptr": "*u8", "absmax_ptr": "*fp32", "entries_ptr": "*fp32", "out_ptr": pointer, "size": "i64",
-                 "data_size": "i64"},
-                {"BLOCK": 64, "TILE": 4096, "FORMAT": fmt, "PACKED": True},
-            ),
-        ]  # fmt: skip
-    return found
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
 
 
-def compiled(function: Any, arguments: dict[str, str], constants: dict[str, object], target: int) -> Any:
-    kinds = {**arguments, **dict.fromkeys(constants, "constexpr")}
-    names = function.arg_names
+def compiled(case: Any, target: GPUTarget) -> Any:
+    names = case.function.arg_names
+    constants = {**case.constants, **{name: None for name, kind in case.arguments.items() if kind is None}}
+    kinds = {**case.arguments, **dict.fromkeys(constants, "constexpr")}
     source = ASTSource(
-        fn=function,
+        fn=case.function,
         signature={name: kinds[name] for name in names},
         constexprs={(names.index(name),): value for name, value in constants.items()},
-        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in arguments},  # what a launch finds out
+        attrs={  # what a launch finds out
+            (names.index(name),): [["tt.divisibility", 16]] for name in case.arguments if name not in constants
+        },
     )
-    return triton.compile(source, target=GPUTarget("cuda", target, 32), options=OPTIONS)
+    return triton.compile(source, target=target, options={**OPTIONS, "num_warps": case.warps})
+
+
+def counted(mnemonics: list[str]) -> dict[str, int]:
+    return {name: mnemonics.count(name) for name in sorted(set(mnemonics))}
+
+
+def nvidia(asm: Any) -> dict[str, Any]:
+    """Instructions of the PTX, and bytes of local memory a thread of the machine code."""
+    operations = re.findall(r"^\s+(?:@!?%p\d+ )?([a-z][\w.:]*)", asm["ptx"], re.MULTILINE)
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(asm["cubin"])
+        command = [knobs.nvidia.cuobjdump.path, "-res-usage", str(cubin)]
+        usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    local = sum(int(count) for count in re.findall(r"(?:STACK|LOCAL):(\d+)", usage))
+    registers = max(int(count) for count in re.findall(r"REG:(\d+)", usage))
+    return {"operations": counted(operations), "local": local, "registers": registers}
+
+
+def amd(asm: Any) -> dict[str, Any]:
+    """Instructions of the machine code, its local memory, spills, and whether it keeps subnormals."""
+    text = asm["amdgcn"]
+    operations = re.findall(r"^\s+([a-z]+_[a-z0-9_]+)", text, re.MULTILINE)
+    spilled = re.findall(r"(?:private_segment_fixed_size|vgpr_spill_count): +(\d+)", text)
+    modes = re.findall(r"amdhsa_float_denorm_mode_\w+ (\d)", text)
+    return {"operations": counted(operations), "local": sum(map(int, spilled)), "keeps_subnormals": set(modes) == {"3"}}
 
 
 def main() -> None:
-    rows = []
-    for name, function, arguments, constants in cases():
-        for target in (80, 90):
-            ptx = compiled(function, arguments, constants, target).asm["ptx"]
-            operations = re.findall(r"^\s+(?:@!?%p\d+ )?([a-z][\w.:]*)", ptx, re.MULTILINE)
-            counts = {operation: operations.count(operation) for operation in sorted(set(operations))}
-            rows.append({"name": name, "target": target, "operations": counts})
-    json.dump(rows, sys.stdout)
+    from kernel_cases import all_cases  # its neighbour, where this file is run as a script
+
+    chosen = sys.argv[1:] or list(TARGETS)
+    for case in all_cases():
+        for name in chosen:
+            asm = compiled(case, TARGETS[name]).asm
+            found = amd(asm) if "amdgcn" in asm else nvidia(asm)
+            print(json.dumps({"name": case.name, "target": name, **found}), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """[format.decode] and [format.encode] on tensors: literal words, every 16-bit word, ties, integers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 import qloracle
 import qloracle_gpu.torch as backend
+from qloracle.errors import ArgumentTypeError, ArgumentValueError
 from qloracle.formats import Array
 
 from .words import hexadecimal, require_same, tensor
@@ -126,3 +129,39 @@ def test_conversions_return_new_tensors(fmt: str) -> None:
     x = tensor("3f800000").to(getattr(torch, fmt))
     assert backend.encode(x, fmt).data_ptr() != x.data_ptr()
     assert backend.decode(x).data_ptr() != x.data_ptr()
+
+
+BITS = torch.zeros(2, dtype=torch.int32).view(torch.uint32)
+TWO = torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"rounding": "stochastic"}, ArgumentValueError, "^random_bits must be given"),
+        ({"random_bits": BITS}, ArgumentValueError, "^random_bits must be None where rounding is ties_to_even"),
+        ({"rounding": "stochastic", "random_bits": BITS[:1]}, ArgumentValueError, "^random_bits must be of shape"),
+        ({"rounding": "stochastic", "random_bits": BITS.view(torch.int32)}, ArgumentTypeError, "^random_bits must be"),
+        ({"nan": "zero"}, ArgumentValueError, "^nan must be one of payload, sign, canonical"),
+        ({"fmt": "float64", "rounding": "toward_zero"}, ArgumentValueError, "^rounding must be ties_to_even"),
+        ({"fmt": "float8_e4m3fnuz"}, ArgumentValueError, "^fmt must be one of float64"),
+    ],
+)
+def test_rules_that_do_not_belong_together_are_refused(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        backend.encode(TWO, **{"fmt": "float16", **arguments})
+
+
+def test_64_bit_integers_have_no_stochastic_rounding_to_float32() -> None:
+    with pytest.raises(ArgumentValueError, match=r"^rounding must be another one than stochastic"):
+        backend.encode(TWO.to(torch.int64), "float32", rounding="stochastic", random_bits=BITS)
+
+
+def test_stochastic_rounding_of_float64_to_float32_uses_every_random_bit() -> None:
+    # A third of the way up: up for random bits below a third of 2^32, and no others.
+    values = torch.full((3,), 1 + 2.0**-23 / 3, dtype=torch.float64)
+    bits = torch.tensor([1431655760, 1431655768, 2**32 - 1]).to(torch.uint32)
+    found = backend.encode(values, "float32", rounding="stochastic", random_bits=bits)
+    assert hexadecimal(found) == "3f800001 3f800000 3f800000"

@@ -20,7 +20,10 @@ NOT_OFFERED = set(Path(__file__).with_name("not_offered.txt").read_text(encoding
 OFFERED = [name for name in qloracle.__all__ if name not in NOT_OFFERED]
 FUNCTIONS = [name for name in OFFERED if inspect.isfunction(getattr(qloracle, name))]
 RECORDS = [name for name in OFFERED if inspect.isclass(getattr(qloracle, name))]
-WITH_OUT_DTYPE = {"scale_int8_matmul", "lora_forward", "qlora_forward"}
+WITH_OUT_DTYPE = {
+    "scale_int8_matmul", "lora_forward", "qlora_forward", "dora_forward", "qdora_forward", "embedding_lora_forward",
+    "weight_only_forward", "int8_linear_forward", "llm_int8_forward", "quantized_matmul",
+}  # fmt: skip
 # The module that builds the conformance record is the suite's affair.
 MODULES = [
     f"qloracle_gpu.torch.{info.name}" for info in pkgutil.iter_modules(backend.__path__) if info.name != "conformance"

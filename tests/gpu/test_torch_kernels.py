@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -17,7 +18,7 @@ from qloracle.codebooks import Codebook
 from qloracle.tables import CODEBOOKS
 from qloracle_gpu.torch.kernels.cells import MARGIN, cell_table
 
-COMPILER = Path(__file__).with_name("compile_kernels.py")
+FOLDER = Path(__file__).parent
 JUDGED = "import sys; from qloracle_conformance.cli import main; sys.exit(main())"
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="NOT RUN: the kernels need Triton")
 
@@ -28,10 +29,16 @@ def run(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, env={**kept, **variables})
 
 
+# One operation for each family of kernels through the suite, for its layouts; `SCRIPTS` hold the rest to account.
+JUDGED_OPERATIONS = ["nf4.*quantize", "nf4_double.matmul", "int8.scale"]
+# What compares interpreted kernels with the reference, and how many results there must be.
+SCRIPTS = {"interpret_blocks.py": 3 * 10**5, "interpret_products.py": 10**5}
+
+
 @pytest.mark.slow
 @needs_triton
-@pytest.mark.parametrize("operation", ["nf4.quantize", "nf4.dequantize", "dynamic_signed.quantize"])
-def test_interpreted_kernels_are_exact(operation: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("operation", JUDGED_OPERATIONS)
+def test_interpreted_kernels_obey_the_reference(operation: str, tmp_path: Path) -> None:
     report = tmp_path / "report.jsonl"
     options = ["check", "--backend", "torch", "--only", f"{operation}.*", "--profile", "smoke", "--timeout", "300",
                "--report", str(report)]  # fmt: skip
@@ -41,27 +48,104 @@ def test_interpreted_kernels_are_exact(operation: str, tmp_path: Path) -> None:
     assert lines[0]["environment"]["kernels"].startswith("triton"), "the eager code was judged instead"
 
 
-@cache
-def ptx() -> list[dict[str, Any]]:
-    ended = run([str(COMPILER)])
+@pytest.mark.slow
+@needs_triton
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_interpreted_kernels_give_the_words_of_the_reference(script: str) -> None:
+    ended = run(["-W", "ignore", str(FOLDER / script)], TRITON_INTERPRET="1")
     assert ended.returncode == 0, ended.stderr
-    found: list[dict[str, Any]] = json.loads(ended.stdout)
-    return found
+    assert int(ended.stdout) > SCRIPTS[script], ended.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["eager", pytest.param("triton", marks=needs_triton)])
+def test_conversions_are_exact_under_every_rule(kernels: str) -> None:
+    interpreted = {"TRITON_INTERPRET": "1" if kernels == "triton" else "0"}
+    ended = run(["-W", "ignore", str(FOLDER / "interpret_conversions.py")], **interpreted)
+    assert ended.returncode == 0, ended.stderr
+    converted, count = ended.stdout.split()
+    assert converted == kernels, "other code was judged instead"
+    assert int(count) > 10**7
+
+
+@cache
+def compiled() -> list[tuple[Any, dict[str, Any]]]:
+    """Every kernel for every target: its case, and what its code holds."""
+    from .kernel_cases import all_cases
+
+    ended = run([str(FOLDER / "compile_kernels.py")])
+    assert ended.returncode == 0, ended.stderr
+    cases = {case.name: case for case in all_cases()}
+    return [(cases[row["name"]], row) for row in map(json.loads, ended.stdout.splitlines())]
+
+
+def nvidia() -> list[tuple[Any, str, dict[str, int]]]:
+    return [
+        (case, f"{case.name} for {row['target']}", row["operations"])
+        for case, row in compiled()
+        if row["target"].startswith("sm_")
+    ]
+
+
+@pytest.mark.slow
 @needs_triton
 def test_no_kernel_flushes_contracts_or_divides_inexactly() -> None:
-    for row in ptx():
-        wrong = [o for o in row["operations"] if ".ftz" in o or ".approx" in o or o.startswith(("fma.", "div.full"))]
-        assert not wrong, f"{row['name']} for sm_{row['target']}: {wrong}"
+    for case, name, operations in nvidia():
+        wrong = [o for o in operations if ".ftz" in o or ".approx" in o or o.startswith("div.full")]
+        assert not wrong, f"{name}: {wrong}"
+        fused = sum(count for o, count in operations.items() if o.startswith("fma."))
+        assert fused == case.fused, f"{name}: {fused} fused products, {case.fused} wanted"
 
 
+@pytest.mark.slow
 @needs_triton
-def test_kernels_move_sixteen_bytes_at_a_time() -> None:
-    for row in ptx():
-        known = row["operations"]
-        wide = "ld.global.v4.b32" in known and "st.global.v4.b32" in known
-        assert wide, f"{row['name']} for sm_{row['target']}: {[o for o in known if 'global' in o]}"
+def test_kernels_move_as_much_at_a_time_as_they_can() -> None:
+    for case, name, operations in nvidia():
+        moved = [o for o in operations if "global" in o]
+        assert not case.load or f"ld.global.{case.load}" in operations, f"{name}: {moved}"
+        assert not case.store or f"st.global.{case.store}" in operations, f"{name}: {moved}"
+
+
+@pytest.mark.slow
+@needs_triton
+def test_no_kernel_spills_or_uses_local_memory() -> None:
+    for case, row in compiled():
+        assert row["local"] == 0, f"{case.name} for {row['target']}: {row['local']} bytes"
+
+
+@pytest.mark.slow
+@needs_triton
+def test_bfloat16_is_rounded_by_the_instruction_that_rounds_to_nearest_even() -> None:
+    for case, name, operations in nvidia():
+        narrowing = [o for o in operations if re.match(r"cvt\.(\w+\.)*?bf16(x2)?\.", o)]
+        assert set(narrowing) <= {"cvt.rn.bf16x2.f32", "cvt.rn.bf16.f32"}, f"{name}: {narrowing}"
+        if "*bf16" in case.arguments.values():
+            assert narrowing, f"{name}: nothing narrows to bfloat16"
+
+
+@pytest.mark.slow
+@needs_triton
+def test_products_of_integers_use_the_matrix_units() -> None:
+    for case, row in compiled():
+        unit = case.matrix_units.get(row["target"])
+        used = unit is None or any(o.startswith(unit) for o in row["operations"])
+        assert used, f"{case.name} for {row['target']} does not use {unit}"
+        copied = unit is None or "cp.async.cg.shared.global" in row["operations"]
+        assert copied or row["target"] == "gfx942", f"{case.name} for {row['target']} copies fewer than 16 bytes"
+
+
+@pytest.mark.slow
+@needs_triton
+def test_kernels_compile_for_an_amd_gpu_that_keeps_subnormals_and_contracts_nothing() -> None:
+    rows = [(case, row) for case, row in compiled() if row["target"] == "gfx942"]
+    assert rows, "nothing was compiled for gfx942"
+    for case, row in rows:
+        assert row["keeps_subnormals"], f"{case.name}: subnormals are flushed"
+        # A division that rounds once is made of a reciprocal and FMA; so is one of integers.
+        divides = case.divides or "v_div_fixup_f32" in row["operations"]
+        fused = ("v_fma", "v_mac_f32", "v_rcp_f32", "v_pk_fma_f32")
+        wrong = [o for o in row["operations"] if o.startswith(fused)]
+        assert divides or case.fused or not wrong, f"{case.name}: {wrong}"
 
 
 @pytest.mark.parametrize("name", list(CODEBOOKS))

@@ -51,8 +51,8 @@ def either_sign(random: np.random.Generator, values: HostArray, fmt: str) -> Hos
     sign = np.where(random.integers(least, 2, values.shape) == 1, -1, 1)
     if values.dtype not in FORMATS:
         return host((values.items.astype(np.int64) * sign).astype(values.dtype))
-    bit = format_named(values.dtype).sign_bit
-    words = values.words() | np.where(sign < 0, bit, 0).astype(values.words().dtype)
+    words, bit = values.words(), format_named(values.dtype).sign_bit
+    words = words | np.where(sign < 0, words.dtype.type(bit), words.dtype.type(0))
     return HostArray(words.view(values.items.dtype), values.dtype)
 
 

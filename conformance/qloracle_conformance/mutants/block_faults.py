@@ -207,7 +207,8 @@ def block_faults() -> list[Mutant]:
         *(Mutant(f"alone-{name}", fault, {"block_absmax": _alone(reduce)}, ("absmax",))
           for name, fault, reduce in reductions),
         Mutant("two-shards", "halves of a tensor are quantized apart", {quantize: _two_shards}, ("absmax",)),
-        Mutant("column-major", "a matrix is read in column-major order", {quantize: _columns_as_order}, ("absmax", "codes")),
+        Mutant("column-major", "a matrix is read in column-major order", {quantize: _columns_as_order},
+               ("absmax", "codes")),
         Mutant("nibbles-in-halves", "the first half of the codes lies in the high nibbles", {quantize: _halves_packed},
                ("packing",), operations="nf4"),
         Mutant("nibble-of-padding", "the nibble after an odd length is 0", {quantize: _pad_is_zero_nibble},

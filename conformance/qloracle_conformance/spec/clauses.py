@@ -12,9 +12,7 @@ from typing import Any
 import qloracle
 
 LABEL = re.compile(r"\[([a-z][a-z0-9_]*\.[a-z0-9_]*[a-z][a-z0-9_]*)\]")
-_ARRAY = re.compile(
-    r"numpy\.ndarray\[tuple\[typing\.Any, \.\.\.\], numpy\.dtype\[typing\.Any\]\]|NDArray\[typing\.Any\]"
-)
+_ARRAY = re.compile(r"numpy\.ndarray\[tuple\[typing\.Any, \.\.\.\], numpy\.dtype\[typing\.Any\]\]")
 
 
 def reference_modules() -> Iterator[ModuleType]:

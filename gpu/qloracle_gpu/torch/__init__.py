@@ -1,4 +1,4 @@
-"""The PyTorch backend: plain eager code for any device that torch runs on.
+"""The PyTorch backend: Triton kernels on GPUs, and eager code for any other device that torch runs on.
 
 Names, arguments and records are those of `qloracle`; two things differ. There is no ``fmt=``, since a tensor's dtype
 tells its format, and results are tensors of native dtypes. Sums take `out_dtype`, the format of the one rounding that
@@ -11,47 +11,92 @@ matrices, their full precision: otherwise they raise `MatmulPrecisionError`.
 
 from qloracle_gpu.torch.blocks import block_absmax
 from qloracle_gpu.torch.blockwise import QuantizedBlocks, dequantize_blockwise, quantize_blockwise
-from qloracle_gpu.torch.double_quant import (
-    DoubleQuantized,
-    QuantizedAbsmax,
-    dequantize_absmax,
-    dequantize_double,
-    quantize_absmax,
-    quantize_double,
-)
+from qloracle_gpu.torch.decomposition import Decomposed, decompose, outlier_columns
+from qloracle_gpu.torch.dora import DoraGradients, dora_backward, dora_forward, dora_norm
+from qloracle_gpu.torch.dora_merging import MergedDora, dora_merge, dora_unmerge
+from qloracle_gpu.torch.double_quant import DoubleQuantized, dequantize_double, quantize_double
+from qloracle_gpu.torch.embedding_lora import EmbeddingGradients, embedding_lora_backward, embedding_lora_forward
+from qloracle_gpu.torch.initialization import AdapterMatrices, embedding_init, lora_init
 from qloracle_gpu.torch.int8 import QuantizedInt8, dequantize_int8, quantize_int8
+from qloracle_gpu.torch.int8_linear import (
+    LinearGradients,
+    int8_linear_forward,
+    weight_only_backward,
+    weight_only_forward,
+    weight_values,
+)
+from qloracle_gpu.torch.int8_scale import scale_int8_matmul
+from qloracle_gpu.torch.llm_int8 import llm_int8_backward, llm_int8_forward
 from qloracle_gpu.torch.lora import LoraGradients, lora_backward, lora_forward
-from qloracle_gpu.torch.matmul import MatmulPrecisionError, int8_matmul, scale_int8_matmul
+from qloracle_gpu.torch.matmul import MatmulPrecisionError, int8_matmul
+from qloracle_gpu.torch.merging import lora_merge, lora_unmerge, merge_bias
+from qloracle_gpu.torch.nested_absmax import QuantizedAbsmax, dequantize_absmax, quantize_absmax
 from qloracle_gpu.torch.packing import pack_4bit, storage_bytes, storage_view, unpack_4bit
+from qloracle_gpu.torch.qdora import qdora_backward, qdora_forward
 from qloracle_gpu.torch.qlora import qlora_backward, qlora_forward
+from qloracle_gpu.torch.quantized_product import quantized_matmul
+from qloracle_gpu.torch.quantizing_like import quantize_like
+from qloracle_gpu.torch.requantizing import merge_into_original, merge_requantize
 from qloracle_gpu.torch.rounding import decode, encode
 
 __all__ = [
+    "AdapterMatrices",
+    "Decomposed",
+    "DoraGradients",
     "DoubleQuantized",
+    "EmbeddingGradients",
+    "LinearGradients",
     "LoraGradients",
     "MatmulPrecisionError",
+    "MergedDora",
     "QuantizedAbsmax",
     "QuantizedBlocks",
     "QuantizedInt8",
     "block_absmax",
     "decode",
+    "decompose",
     "dequantize_absmax",
     "dequantize_blockwise",
     "dequantize_double",
     "dequantize_int8",
+    "dora_backward",
+    "dora_forward",
+    "dora_merge",
+    "dora_norm",
+    "dora_unmerge",
+    "embedding_init",
+    "embedding_lora_backward",
+    "embedding_lora_forward",
     "encode",
+    "int8_linear_forward",
     "int8_matmul",
+    "llm_int8_backward",
+    "llm_int8_forward",
     "lora_backward",
     "lora_forward",
+    "lora_init",
+    "lora_merge",
+    "lora_unmerge",
+    "merge_bias",
+    "merge_into_original",
+    "merge_requantize",
+    "outlier_columns",
     "pack_4bit",
+    "qdora_backward",
+    "qdora_forward",
     "qlora_backward",
     "qlora_forward",
     "quantize_absmax",
     "quantize_blockwise",
     "quantize_double",
     "quantize_int8",
+    "quantize_like",
+    "quantized_matmul",
     "scale_int8_matmul",
     "storage_bytes",
     "storage_view",
     "unpack_4bit",
+    "weight_only_backward",
+    "weight_only_forward",
+    "weight_values",
 ]

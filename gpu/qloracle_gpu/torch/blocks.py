@@ -95,7 +95,12 @@ def _absmax_along(matrix: Tensor, axis: int) -> Tensor:
 def require_block_values(argument: str, per_block: Tensor, size: int, block_size: int) -> Tensor:
     """Return `per_block` if it is float32 and has one value for each block of `size` elements, else raise."""
     values = require_dtype(argument, per_block, torch.float32)
-    expected = block_count(size, require_positive_integer("block_size", block_size))
-    if values.shape != (expected,):
-        reject_value(argument, f"of shape ({expected},), one value a block", tuple(values.shape))
+    require_block_count(argument, values, size, block_size)
     return values
+
+
+def require_block_count(argument: str, per_block: Tensor, size: int, block_size: int) -> None:
+    """Raise unless there is one number or code for each block of `size` elements."""
+    expected = block_count(size, require_positive_integer("block_size", block_size))
+    if per_block.shape != (expected,):
+        reject_value(argument, f"of shape ({expected},), one value a block", tuple(per_block.shape))

@@ -19,8 +19,9 @@ from qloracle_gpu.torch.blocks import (
     require_block_values,
 )
 from qloracle_gpu.torch.codebooks import codebook_named, device_codebook
-from qloracle_gpu.torch.formats import NAMES, dtype_named, require_dtype, require_tensor_format
+from qloracle_gpu.torch.formats import NAMES, dtype_named, require_device, require_dtype, require_tensor_format
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
+from qloracle_gpu.torch.kernels.stored_absmax import PlainAbsmax, StoredAbsmax
 from qloracle_gpu.torch.nearest import write_nearest_codes
 from qloracle_gpu.torch.packing import pack_valid_codes, require_packed
 from qloracle_gpu.torch.pieces import piece_size, spans, work_through
@@ -86,7 +87,7 @@ def _quantized(flat: Tensor, table: Codebook, block_size: int) -> tuple[Tensor, 
     if kernels_run_on(flat.device.type) and block_size <= LARGEST_BLOCK and not (packed and block_size % 2):
         from qloracle_gpu.torch.kernels.blockwise import quantize_flat
 
-        return quantize_flat(flat.contiguous(), table, block_size, NAMES[flat.dtype])
+        return quantize_flat(flat.contiguous(), table, block_size, NAMES[flat.dtype], packed=packed)
     absmax = block_absmax(flat, block_size)
     codes = nearest_block_codes(flat, absmax, table, block_size)
     return (pack_valid_codes(codes, table.zero_code) if packed else codes), absmax
@@ -136,22 +137,37 @@ def dequantize_blockwise(quantized: QuantizedBlocks, *, dtype: str | None = None
     target = dtype_named(quantized.dtype if dtype is None else dtype, "dtype")
     size, block_size = prod(quantized.shape), quantized.block_size
     absmax = require_block_values("absmax", quantized.absmax, size, block_size)
-    data = require_dtype("data", quantized.data, torch.uint8).reshape(-1)
-    if table.code_bits == 4:
-        require_packed(data, size)
-    elif data.numel() != size:
-        reject_value("data", f"{size} codes for shape {quantized.shape}", data.numel())
+    data = require_data(quantized.data, table, quantized.shape)
+    require_device("absmax", absmax, data.device)
+    if kernels_run_on(data.device.type):
+        scales = PlainAbsmax(absmax.contiguous())
+        return dequantized_at_once(data, table, scales, block_size, quantized.shape, target)
     tables = device_codebook(table, data.device)
     values = torch.empty(size, dtype=target, device=data.device)
-    if kernels_run_on(data.device.type):
-        from qloracle_gpu.torch.kernels.blockwise import dequantize_flat
-
-        packed = table.code_bits == 4
-        flat, scales = data.contiguous(), absmax.contiguous()
-        dequantize_flat(flat, scales, tables.entries, block_size, values, NAMES[target], packed=packed)
-        return values.view(quantized.shape)
     write_values(StoredCodes(data, tables.entries, tables.pairs), absmax, block_size, values)
     return values.view(quantized.shape)
+
+
+def require_data(data: Tensor, table: Codebook, shape: tuple[int, ...]) -> Tensor:
+    """Return stored codes as a 1-d tensor if they are as many as the shape has elements, else raise."""
+    flat, size = require_dtype("data", data, torch.uint8).reshape(-1), prod(shape)
+    if table.code_bits == 4:
+        require_packed(flat, size)
+    elif flat.numel() != size:
+        reject_value("data", f"{size} codes for shape {shape}", flat.numel())
+    return flat
+
+
+def dequantized_at_once(
+    data: Tensor, table: Codebook, absmax: StoredAbsmax, block_size: int, shape: tuple[int, ...], target: torch.dtype
+) -> Tensor:
+    """Return the values of codes by one kernel, which restores the absmax too where they are quantized."""
+    from qloracle_gpu.torch.kernels.restoring import dequantize_flat
+
+    entries, packed = device_codebook(table, data.device).entries, table.code_bits == 4
+    values = torch.empty(prod(shape), dtype=target, device=data.device)
+    dequantize_flat(data.contiguous(), entries, absmax, block_size, values, NAMES[target], packed=packed)
+    return values.view(shape)
 
 
 @dataclass(frozen=True)

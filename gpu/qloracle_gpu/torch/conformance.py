@@ -13,11 +13,13 @@ from qloracle_conformance.adapters.torch_arrays import LAYOUTS, Placer, environm
 from qloracle_gpu.torch.codebooks import codebook_named, device_codebook
 from qloracle_gpu.torch.kernels.availability import kernels_of
 from qloracle_gpu.torch.packing import STORAGES
+from qloracle_gpu.torch.rounding import NAN_BITS, NARROW, OVERFLOWS, ROUNDINGS
 
 Tensor = torch.Tensor
 
 EXACT = (
-    "bfloat16.encode", "bfloat16.decode", "float16.encode", "float16.decode", "packing.pack", "packing.unpack",
+    *(f"{fmt}.encode" for fmt in ("float64", "float32", *NARROW)), *(f"{fmt}.decode" for fmt in NARROW),
+    "packing.pack", "packing.unpack",
     "packing.store", "packing.restore", "blocks.absmax",
     *(f"{codebook}.{what}" for codebook in CODEBOOKS for what in ("entries", "quantize", "dequantize")),
     "absmax.quantize", "absmax.dequantize", "nf4_double.quantize", "nf4_double.dequantize", "fp4_double.quantize",
@@ -26,7 +28,12 @@ EXACT = (
     "int8_column.quantize", "int8_column.dequantize", "int8_block.quantize", "int8_block.dequantize", "int8.matmul",
 )  # fmt: skip
 NESTED_CODEBOOKS = ("dynamic_signed", "nf4")
+SOURCES = ("float32", "float64", "float16", "bfloat16", "int8", "int32", "int64")
+RULES: dict[str, tuple[object, ...]] = {"overflow": OVERFLOWS, "nan": ("class", *NAN_BITS)}
 OPTIONS: dict[str, dict[str, tuple[object, ...]]] = {
+    **{f"{fmt}.encode": {**RULES, "rounding": ROUNDINGS, "source": SOURCES} for fmt in NARROW},
+    "float32.encode": {**RULES, "rounding": ROUNDINGS[:-1], "source": ("float64", "int64")},  # all but stochastic
+    "float64.encode": {"source": ("int64",)},
     "packing.store": {"storage": tuple(STORAGES)},
     "packing.restore": {"storage": tuple(STORAGES)},
     "absmax.quantize": {"codebook": NESTED_CODEBOOKS},
@@ -37,7 +44,10 @@ OPTIONS: dict[str, dict[str, tuple[object, ...]]] = {
         for verb in ("quantize", "dequantize")
     },
 }
-SUMS = ("int8.scale", "lora.forward", "lora.backward", "qlora.forward", "qlora.backward")
+SUMS = (
+    "int8.scale", "lora.forward", "lora.backward", "qlora.forward", "qlora.backward",
+    *(f"{codebook}.matmul" for codebook in CODEBOOKS), "nf4_double.matmul",
+)  # fmt: skip
 SOURCE = "qloracle_gpu.torch documents the reference's rules as its own"
 
 
@@ -138,6 +148,21 @@ def _quantized(arguments: dict[str, Any]) -> dict[str, Any]:
     return {**arguments, "weight": q.QuantizedBlocks(**parts, dtype="float32")}
 
 
+def _double(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Replace the parts of a doubly quantized weight by its record."""
+    nested = q.QuantizedAbsmax(*(arguments.pop(name) for name in ("absmax_codes", "nested_absmax", "offset")))
+    parts = {name: arguments.pop(name) for name in ("data", "codebook", "block_size", "shape")}
+    return {**arguments, "weight": q.DoubleQuantized(**parts, absmax=nested, dtype="float32")}
+
+
+def _quantized_matmul(**arguments: Any) -> Tensor:
+    return q.quantized_matmul(**_quantized(arguments))
+
+
+def _double_quantized_matmul(**arguments: Any) -> Tensor:
+    return q.quantized_matmul(**_double(arguments))
+
+
 def _qlora_forward(**arguments: Any) -> Tensor:
     return q.qlora_forward(**_quantized(arguments))
 
@@ -166,6 +191,8 @@ OPS: dict[str, Callable[..., Any]] = {
     "scale_int8_matmul": _scale_int8_matmul,
     "lora_forward": q.lora_forward,
     "lora_backward": _lora_backward,
+    "quantized_matmul": _quantized_matmul,
+    "double_quantized_matmul": _double_quantized_matmul,
     "qlora_forward": _qlora_forward,
     "qlora_backward": _qlora_backward,
 }

@@ -1,9 +1,11 @@
 """The mean of float32 numbers, exact and then rounded once. Clause: ``[double_quant.offset]``."""
 
-from math import ldexp
+from math import copysign, ldexp
 
 import torch
 from torch import Tensor
+
+from qloracle_gpu.torch.kernels.availability import kernels_run_on
 
 
 def mean_offset(absmax: Tensor) -> Tensor:
@@ -22,9 +24,14 @@ def mean_offset(absmax: Tensor) -> Tensor:
 
     Notes
     -----
-    Clause ``[double_quant.offset]``. Rounding points: one. The device adds the integer significands of each exponent
-    in int64 (2^39 of them fit); one copy of 256 integers to the host ends in Python's integers.
+    Clause ``[double_quant.offset]``. Rounding points: one. Kernels add and divide integers on the device. Without them
+    the device adds the integer significands of each exponent in int64 (2^39 of them fit), and one copy of 256 integers
+    to the host ends in Python's integers.
     """
+    if kernels_run_on(absmax.device.type):
+        from qloracle_gpu.torch.kernels.exact_mean import mean_on_device
+
+        return mean_on_device(absmax.contiguous())
     words = absmax.view(torch.int32)
     field = (words >> 23) & 0xFF
     finite = field != 0xFF
@@ -45,4 +52,4 @@ def nearest_float32(numerator: int, denominator: int) -> float:
     quantum = denominator << dropped_bits
     quotient, remainder = divmod(magnitude, quantum)
     quotient += 2 * remainder > quantum or (2 * remainder == quantum and quotient % 2 == 1)
-    return ldexp(-quotient if numerator < 0 else quotient, dropped_bits - 149)
+    return copysign(ldexp(quotient, dropped_bits - 149), numerator)

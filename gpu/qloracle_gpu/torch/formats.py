@@ -8,6 +8,8 @@ from qloracle.formats import TENSOR_FORMATS
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ("float64", *TENSOR_FORMATS)}
 NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+FLOAT8: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2")}
+FLOAT8_NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in FLOAT8.items()}
 
 
 def require_tensor(argument: str, value: object) -> Tensor:
@@ -22,6 +24,13 @@ def require_dtype(argument: str, value: object, dtype: torch.dtype) -> Tensor:
     tensor = require_tensor(argument, value)
     if tensor.dtype != dtype:
         reject_type(argument, str(dtype).removeprefix("torch."), tensor.dtype)
+    return tensor
+
+
+def require_device(argument: str, tensor: Tensor, device: torch.device) -> Tensor:
+    """Return `tensor` if it lies on `device`, else raise `ArgumentValueError`."""
+    if tensor.device != device:
+        reject_value(argument, f"on {device}, where its companions are", tensor.device)
     return tensor
 
 

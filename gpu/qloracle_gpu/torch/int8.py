@@ -19,7 +19,15 @@ from qloracle_gpu.torch.blocks import (
     block_count,
     block_matrices,
 )
-from qloracle_gpu.torch.formats import NAMES, dtype_named, float64_device, require_dtype, require_tensor_format
+from qloracle_gpu.torch.formats import (
+    NAMES,
+    dtype_named,
+    float64_device,
+    require_device,
+    require_dtype,
+    require_tensor_format,
+)
+from qloracle_gpu.torch.kernels.availability import kernels_run_on
 from qloracle_gpu.torch.nearest import NearestRule, cell_table, write_nearest_codes
 from qloracle_gpu.torch.pieces import piece_size, tiles, work_through
 
@@ -73,7 +81,23 @@ def quantize_int8(x: Tensor, *, granularity: str = "tensor", block_size: int | N
     ([28, -12, -101, 28, -73, 19, 56, 127], tensor(5.4000))
     """
     values = require_tensor_format("x", x)
-    absmax = _absmax(values, _absmax_shape(values.shape, granularity, block_size), granularity, block_size)
+    shape = _absmax_shape(values.shape, granularity, block_size)
+    if _kernels_take(values):
+        from qloracle_gpu.torch.kernels.int8_launches import quantized
+
+        codes, absmax = quantized(values, granularity, block_size, NAMES[values.dtype])
+        return QuantizedInt8(codes, absmax.view(shape), granularity, block_size, NAMES[values.dtype])
+    absmax = _absmax(values, shape, granularity, block_size)
+    codes = int8_codes(values, absmax, granularity, block_size)
+    return QuantizedInt8(codes, absmax, granularity, block_size, NAMES[values.dtype])
+
+
+def int8_codes(values: Tensor, absmax: Tensor, granularity: str, block_size: int | None) -> Tensor:
+    """Return the code of every element, given the absmax of its group, which none exceeds."""
+    if _kernels_take(values):
+        from qloracle_gpu.torch.kernels.int8_launches import codes_of
+
+        return codes_of(values, absmax, granularity, block_size, NAMES[values.dtype])
     codes = torch.empty(values.shape, dtype=torch.int8, device=values.device)
     rule = _int8_rule(values.device)
     for part, scale, out in zip(
@@ -83,7 +107,7 @@ def quantize_int8(x: Tensor, *, granularity: str = "tensor", block_size: int | N
         strict=True,
     ):
         write_nearest_codes(part, scale, rule, out)
-    return QuantizedInt8(codes, absmax, granularity, block_size, NAMES[values.dtype])
+    return codes
 
 
 def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Tensor:
@@ -123,7 +147,13 @@ def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Te
     expected = _absmax_shape(codes.shape, granularity, block_size)
     if absmax.shape != expected:
         reject_value("absmax", f"of shape {expected}", tuple(absmax.shape))
+    require_device("absmax", absmax, codes.device)
     values = torch.empty(codes.shape, dtype=target, device=codes.device)
+    if _kernels_take(codes):
+        from qloracle_gpu.torch.kernels.int8_launches import write_values
+
+        write_values(codes, absmax, granularity, block_size, values, NAMES[target])
+        return values
     for part, scale, out in zip(
         _group_matrices(codes, granularity, block_size),
         _group_scales(absmax, codes.shape, granularity, block_size),
@@ -132,6 +162,11 @@ def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Te
     ):
         _write_values(part, scale, out)
     return values
+
+
+def _kernels_take(tensor: Tensor) -> bool:
+    """Return whether kernels work on a tensor: they have no groups without elements."""
+    return kernels_run_on(tensor.device.type) and tensor.numel() > 0
 
 
 def _write_values(codes: Tensor, absmax: Tensor, out: Tensor) -> None:

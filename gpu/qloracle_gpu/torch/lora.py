@@ -19,6 +19,7 @@ from torch import Tensor
 
 from qloracle.errors import reject_value, require_positive_integer
 from qloracle.formats import FLOAT32
+from qloracle_gpu.torch.autocast import ignores_autocast
 from qloracle_gpu.torch.formats import dtype_named, require_dtype, require_tensor_format
 from qloracle_gpu.torch.matmul import require_float32_matmul
 
@@ -66,7 +67,7 @@ def dropout_factor(mask: Tensor | None, dropout: float, x: Tensor) -> Tensor | N
     Notes
     -----
     Clause ``[lora.dropout]``. A factor and not a selection, so that for p < 1 a dropped NaN or infinity stays
-    visible; for p = 1 nothing is multiplied, see `_dropped`.
+    visible; for p = 1 nothing is multiplied, see `dropped_share`.
     """
     if not 0 <= dropout <= 1:
         reject_value("dropout", "a probability from 0 to 1", dropout)
@@ -80,6 +81,7 @@ def dropout_factor(mask: Tensor | None, dropout: float, x: Tensor) -> Tensor | N
     return mask.to(torch.float32).mul_(0.0 if dropout == 1 else 1 / (1 - dropout))
 
 
+@ignores_autocast
 def lora_forward(
     x: Tensor,
     weight: Tensor,
@@ -141,18 +143,19 @@ def lora_forward(
     >>> lora_forward(one, 3 * one, one, 2 * one, alpha=16)
     tensor([[35.]])
     """
-    rows, w, a, b = _operands(x, weight, lora_a, lora_b, fan_in_fan_out)
+    rows, w, a, b = layer_operands(x, weight, lora_a, lora_b, fan_in_fan_out)
     target = x.dtype if out_dtype is None else dtype_named(out_dtype, "out_dtype")
     scale = lora_scale(alpha, len(a), rank_stabilized=rank_stabilized)
-    dropped = _dropped(rows, dropout_factor(mask, dropout, rows), dropout)
-    offset = None if bias is None else _bias(bias, len(w), "bias")
-    shift = None if lora_bias is None else _bias(lora_bias, len(w), "lora_bias")
+    dropped = dropped_share(rows, dropout_factor(mask, dropout, rows), dropout)
+    offset = None if bias is None else output_vector(bias, len(w), "bias")
+    shift = None if lora_bias is None else output_vector(lora_bias, len(w), "lora_bias")
     require_float32_matmul()
     low = dropped @ a.T @ b.T
     y = rows @ w.T + (low if shift is None else low.add_(shift)).mul_(scale)
     return (y if offset is None else y.add_(offset)).to(target)
 
 
+@ignores_autocast
 def lora_backward(
     dy: Tensor,
     x: Tensor,
@@ -198,7 +201,7 @@ def lora_backward(
     >>> lora_backward(one, one, 3 * one, one, 2 * one, alpha=16).x
     tensor([[35.]])
     """
-    wide, w, a, b = _operands(x, weight, lora_a, lora_b, fan_in_fan_out)
+    wide, w, a, b = layer_operands(x, weight, lora_a, lora_b, fan_in_fan_out)
     gradient = require_tensor_format("dy", dy).to(torch.float32)
     expected = (*wide.shape[:-1], len(w))
     if gradient.shape != expected:
@@ -207,10 +210,10 @@ def lora_backward(
     factor = dropout_factor(mask, dropout, wide)
     require_float32_matmul()
     count = wide.shape[:-1].numel()
-    rows, dy_rows = (part.reshape(count, part.shape[-1]) for part in (_dropped(wide, factor, dropout), gradient))
+    rows, dy_rows = (part.reshape(count, part.shape[-1]) for part in (dropped_share(wide, factor, dropout), gradient))
     back = dy_rows @ b
     total = dy_rows.sum(0)
-    through = _dropped((back @ a).mul_(scale).reshape(wide.shape), factor, dropout)
+    through = dropped_share((back @ a).mul_(scale).reshape(wide.shape), factor, dropout)
     return LoraGradients(
         x=(dy_rows @ w).reshape(wide.shape).add_(through).to(x.dtype),
         lora_a=(back.T @ rows).mul_(scale).to(lora_a.dtype),
@@ -220,7 +223,7 @@ def lora_backward(
     )
 
 
-def _operands(
+def layer_operands(
     x: Tensor, weight: Tensor, lora_a: Tensor, lora_b: Tensor, fan_in_fan_out: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the four operands as float32, after checking that their shapes belong together."""
@@ -242,14 +245,15 @@ def _operands(
     return rows, w.T if fan_in_fan_out else w, a, b
 
 
-def _dropped(values: Tensor, factor: Tensor | None, dropout: float) -> Tensor:
+def dropped_share(values: Tensor, factor: Tensor | None, dropout: float) -> Tensor:
     """Return values·mask/(1 − p), exactly 0 for p = 1."""
     if dropout == 1:
         return torch.zeros_like(values)
     return values if factor is None else values * factor
 
 
-def _bias(bias: Tensor, d_out: int, argument: str) -> Tensor:
+def output_vector(bias: Tensor, d_out: int, argument: str) -> Tensor:
+    """Return a vector with one number for each output as float32, after checking its shape."""
     vector = require_tensor_format(argument, bias).to(torch.float32)
     if vector.shape != (d_out,):
         reject_value(argument, f"of shape ({d_out},)", tuple(vector.shape))

@@ -10,19 +10,20 @@ from qloracle.errors import reject_type, reject_value
 from qloracle_gpu.torch.blockwise import QuantizedBlocks, dequantize_blockwise
 from qloracle_gpu.torch.double_quant import DoubleQuantized, dequantize_double
 from qloracle_gpu.torch.formats import dtype_named
+from qloracle_gpu.torch.int8 import QuantizedInt8, dequantize_int8
 from qloracle_gpu.torch.lora import LoraGradients, lora_backward, lora_forward
 
-QuantizedWeight = QuantizedBlocks | DoubleQuantized
+QuantizedWeight = QuantizedBlocks | DoubleQuantized | QuantizedInt8
 
 
 def qlora_weight(weight: QuantizedWeight, *, weight_rounding: str = "float32") -> Tensor:
     """Dequantize the weight of a QLoRA layer in the declared format.
 
-    W = RN_weight_rounding(fl32(entries[code] · absmax))
+    W = RN_weight_rounding(fl32(entries[code] · absmax)), and likewise by the rule of INT8
 
     Parameters
     ----------
-    weight : QuantizedBlocks or DoubleQuantized, of a 2-d tensor
+    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, of a 2-d tensor
     weight_rounding : {"float32", "float16", "bfloat16"}
         Usually the compute dtype.
 
@@ -39,14 +40,24 @@ def qlora_weight(weight: QuantizedWeight, *, weight_rounding: str = "float32") -
     -----
     Clause ``[qlora.weight]``. Rounding points: those of the dequantization.
     """
-    if not isinstance(weight, QuantizedBlocks | DoubleQuantized):
-        reject_type("weight", "QuantizedBlocks or DoubleQuantized", type(weight).__name__)
-    if len(weight.shape) != 2:
-        reject_value("weight", "a quantized 2-d tensor", f"shape {weight.shape}")
+    if len(shape_of(weight)) != 2:
+        reject_value("weight", "a quantized 2-d tensor", f"shape {shape_of(weight)}")
     dtype_named(weight_rounding, "weight_rounding")
-    if isinstance(weight, QuantizedBlocks):
-        return dequantize_blockwise(weight, dtype=weight_rounding)
-    return dequantize_double(weight, dtype=weight_rounding)
+    match weight:
+        case QuantizedBlocks():
+            return dequantize_blockwise(weight, dtype=weight_rounding)
+        case DoubleQuantized():
+            return dequantize_double(weight, dtype=weight_rounding)
+    return dequantize_int8(weight, dtype=weight_rounding)
+
+
+def shape_of(weight: object) -> tuple[int, ...]:
+    """Return the shape of the tensor that a record holds."""
+    if isinstance(weight, QuantizedBlocks | DoubleQuantized):
+        return tuple(weight.shape)
+    if not isinstance(weight, QuantizedInt8):
+        reject_type("weight", "QuantizedBlocks, DoubleQuantized or QuantizedInt8", type(weight).__name__)
+    return tuple(weight.codes.shape)
 
 
 def qlora_forward(
@@ -70,7 +81,7 @@ def qlora_forward(
     ----------
     x, lora_a, lora_b, alpha, bias, lora_bias, mask, dropout, rank_stabilized, out_dtype
         As for `lora_forward`.
-    weight : QuantizedBlocks or DoubleQuantized, of shape (d_out, d_in)
+    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, shape (d_out, d_in)
     weight_rounding : {"float32", "float16", "bfloat16"}
         What the dequantized weight is rounded to before the product.
 
@@ -121,7 +132,7 @@ def qlora_backward(
     ----------
     dy, x, lora_a, lora_b, alpha, mask, dropout, rank_stabilized
         As for `lora_backward`.
-    weight : QuantizedBlocks or DoubleQuantized, of shape (d_out, d_in)
+    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, shape (d_out, d_in)
     weight_rounding : {"float32", "float16", "bfloat16"}
         What the dequantized weight is rounded to before the product, as in the forward pass.
 

@@ -1,9 +1,6 @@
 """Conversions between formats: exact where they widen, rounded once where they narrow.
 
-Torch narrows float64 and 64-bit integers to 16-bit formats by way of float32, which rounds twice. Here the step in
-between is rounded *to odd* (the last bit is set whenever anything was cut off), after which a rounding to at least two
-bits fewer equals the direct one (Boldo and Melquiond 2008, "Emulation of FMA and Correctly Rounded Sums").
-
+Torch's casts round to nearest (`casts`); every other rule is computed in integers, by kernels or by `rounding_rules`.
 Torch computes with subnormals as they are unless `torch.set_flush_denormal(True)` was called in the thread, which
 breaks the rules of this package; Apple's GPUs flush them always.
 Clauses: ``[format.decode]``, ``[format.encode]``.
@@ -13,12 +10,20 @@ import torch
 from torch import Tensor
 
 from qloracle.errors import reject_type, reject_value
-from qloracle_gpu.torch.formats import DTYPES, NAMES, float64_device, require_tensor, require_tensor_format
+from qloracle.formats import FORMATS, TENSOR_FORMATS
+from qloracle_gpu.torch.casts import LARGE_INTEGERS, as_float64, nearest_cast, on_capable_device
+from qloracle_gpu.torch.formats import DTYPES, FLOAT8, FLOAT8_NAMES, NAMES, require_dtype, require_tensor
+from qloracle_gpu.torch.kernels.availability import kernels_run_on
+from qloracle_gpu.torch.pieces import piece_size, spans, work_through
+from qloracle_gpu.torch.rounding_rules import rounded_words
 
-ROUNDINGS = ("ties_to_even",)
-OVERFLOWS = (None, "ieee")  # the default is the one that formats with infinities have
+ROUNDINGS = ("ties_to_even", "ties_to_away", "toward_zero", "toward_positive", "toward_negative", "stochastic")
+OVERFLOWS = ("ieee", "saturate")
+NAN_BITS = ("payload", "sign", "canonical")
+TARGETS = {**DTYPES, **FLOAT8}
+NARROW = ("float16", "bfloat16", *FLOAT8)  # what kernels convert to
 SMALL_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16, torch.uint32)
-LARGE_INTEGERS = (torch.int64, torch.uint64)
+WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
 def decode(bits: Tensor) -> Tensor:
@@ -26,7 +31,7 @@ def decode(bits: Tensor) -> Tensor:
 
     Parameters
     ----------
-    bits : tensor of bfloat16, float16 or float32, any shape
+    bits : tensor of float8_e4m3fn, float8_e5m2, bfloat16, float16 or float32, any shape
 
     Returns
     -------
@@ -47,7 +52,17 @@ def decode(bits: Tensor) -> Tensor:
     >>> decode(torch.tensor([0x3F80, 0x0001], dtype=torch.int16).view(torch.bfloat16))
     tensor([1.0000e+00, 9.1835e-41])
     """
-    return require_tensor_format("bits", bits).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    source = require_tensor("bits", bits)
+    fmt = {**FLOAT8_NAMES, **NAMES}.get(source.dtype)
+    if fmt not in (*TENSOR_FORMATS, *FLOAT8):
+        reject_type("bits", "float32, float16 or bfloat16, or float8_e4m3fn or float8_e5m2", source.dtype)
+    if fmt in FLOAT8 and kernels_run_on(source.device.type):
+        from qloracle_gpu.torch.kernels.conversions import decode_flat
+
+        values = torch.empty(source.shape, dtype=torch.float32, device=source.device)
+        decode_flat(source.contiguous(), values, fmt)
+        return values
+    return source.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
 def encode(
@@ -56,17 +71,22 @@ def encode(
 ) -> Tensor:  # fmt: skip
     """Round every value once to a format.
 
-    result = RN_fmt(value), ties to the even bit pattern; beyond the largest finite number infinity.
+    result = the number of `fmt` that `rounding` picks for the exact value; to nearest, a tie goes to the even bit
+    pattern.
 
     Parameters
     ----------
-    values : tensor of float64, float32, float16, bfloat16 or any integer dtype, any shape
-    fmt : {"float64", "float32", "float16", "bfloat16"}
-        Name of the target format.
-    rounding : {"ties_to_even"}
-    overflow : {"ieee"}, optional
-    nan, random_bits : None
-        The reference's other variants are not offered here.
+    values : tensor of float64, float32, float16, bfloat16, float8_e4m3fn, float8_e5m2 or any integer dtype, any shape
+    fmt : {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"}
+        Name of the target format; float64 knows the defaults alone.
+    rounding : {"ties_to_even", "ties_to_away", "toward_zero", "toward_positive", "toward_negative", "stochastic"}
+        Stochastic rounding takes no 64-bit integers to float32.
+    overflow : {"ieee", "saturate"}, optional
+        What becomes of values beyond the largest finite one: by default "ieee", infinity, or NaN in float8_e4m3fn.
+    nan : {"payload", "sign", "canonical"}, optional
+        Which bits a NaN gets; if None, those that are fastest.
+    random_bits : tensor of uint32, the shape of `values`
+        The random bits of stochastic rounding, and only of it.
 
     Returns
     -------
@@ -76,9 +96,10 @@ def encode(
     Raises
     ------
     ArgumentTypeError
-        If `values` is neither a float nor an integer tensor.
+        If `values` is neither a float nor an integer tensor, or `random_bits` is no uint32 tensor.
     ArgumentValueError
-        If the format, the rounding, the overflow rule or a variant is not one of these.
+        If the format, the rounding, the overflow rule or that of NaN is not one of these, or `random_bits` is missing,
+        superfluous, of another shape or on another device.
 
     Notes
     -----
@@ -88,47 +109,63 @@ def encode(
     --------
     >>> encode(torch.tensor([1 + 2**-8 + 2**-40, 1 + 2**-8], dtype=torch.float64), "bfloat16").view(torch.int16)
     tensor([16257, 16256], dtype=torch.int16)
+    >>> encode(torch.tensor([464, 464.001, -1e30]), "float8_e4m3fn", overflow="saturate").view(torch.uint8)
+    tensor([126, 126, 254], dtype=torch.uint8)
     """
-    if fmt not in DTYPES:
-        reject_value("fmt", f"one of {', '.join(DTYPES)}", repr(fmt))
-    if rounding not in ROUNDINGS:
-        reject_value("rounding", f"one of {', '.join(ROUNDINGS)}", repr(rounding))
-    if overflow not in OVERFLOWS:
-        reject_value("overflow", "ieee", repr(overflow))
-    for argument, value in (("nan", nan), ("random_bits", random_bits)):
-        if value is not None:
-            reject_value(argument, "None", "an argument")
-    target, source = DTYPES[fmt], require_tensor("values", values)
-    home = source.device
-    if source.dtype in SMALL_INTEGERS:
-        source = source.to(float64_device(home)).to(torch.float64)
-    elif source.dtype in LARGE_INTEGERS:
-        source = source.to(float64_device(home))
-        source = source.to(torch.float64) if target is torch.float64 else _to_odd_float64(source)
-    elif source.dtype not in NAMES:
-        reject_type("values", f"a tensor of {', '.join(NAMES.values())} or integers", source.dtype)
-    if source.dtype is torch.float64 and target not in (torch.float64, torch.float32):
-        source = _to_odd_float32(source)
-    return source.to(target, copy=True, memory_format=torch.contiguous_format).to(home)
+    if fmt not in TARGETS:
+        reject_value("fmt", f"one of {', '.join(TARGETS)}", repr(fmt))
+    for argument, value, known in (
+        ("rounding", rounding, ROUNDINGS), ("overflow", overflow, (None, *OVERFLOWS)), ("nan", nan, (None, *NAN_BITS))
+    ):  # fmt: skip
+        if value not in known:
+            reject_value(argument, f"one of {', '.join(filter(None, known))}", repr(value))
+    source = require_tensor("values", values)
+    random = _random_bits(random_bits, rounding, source)
+    if source.dtype in FLOAT8_NAMES:
+        source = decode(source)
+    elif source.dtype not in (*NAMES, *SMALL_INTEGERS, *LARGE_INTEGERS):
+        reject_type("values", f"a tensor of {', '.join([*NAMES.values(), *FLOAT8])} or integers", source.dtype)
+    default = rounding == "ties_to_even" and overflow in (None, "ieee") and nan is None
+    if default and fmt in DTYPES:
+        return nearest_cast(source, DTYPES[fmt])
+    if fmt == "float64":
+        reject_value("rounding", "ties_to_even, with the default rules, for float64", repr(rounding))
+    if fmt == "float32" and rounding == "stochastic" and source.dtype in LARGE_INTEGERS:
+        reject_value("rounding", "another one than stochastic for 64-bit integers to float32", repr(rounding))
+    return _ruled(source, fmt, rounding, overflow or "ieee", nan or "payload", random)
 
 
-def _to_odd_float64(integers: Tensor) -> Tensor:
-    """Return 64-bit integers as float64: exact below 2^53, else rounded to an odd multiple of 2^11."""
-    words = integers.view(torch.int64)
-    high = words >> 11
-    if integers.dtype is torch.uint64:
-        high = high & ((1 << 53) - 1)
-    exact = (high >= -(1 << 42)) & (high < 1 << 42)
-    # In two's complement the floor with its last bit set is the odd neighbour for either sign.
-    odd = high | ((words & 0x7FF) != 0)
-    return torch.where(exact, words.to(torch.float64), odd.to(torch.float64) * 2048)
+def _random_bits(random_bits: Tensor | None, rounding: str, values: Tensor) -> Tensor | None:
+    """Return the random bits if the rounding takes any, else None; refuse what does not fit."""
+    if rounding != "stochastic":
+        if random_bits is not None:
+            reject_value("random_bits", f"None where rounding is {rounding}", "an argument")
+        return None
+    if random_bits is None:
+        reject_value("random_bits", "given where rounding is stochastic", "None")
+    random = require_dtype("random_bits", random_bits, torch.uint32)
+    if random.shape != values.shape or random.device != values.device:
+        expected = f"of shape {tuple(values.shape)} on {values.device}, as values"
+        reject_value("random_bits", expected, f"{tuple(random.shape)} on {random.device}")
+    return random
 
 
-def _to_odd_float32(values: Tensor) -> Tensor:
-    """Return float64 rounded to odd in float32: the nearest, moved towards the value where that was cut to even."""
-    nearest = values.to(torch.float32)
-    back = nearest.to(torch.float64)
-    words = nearest.view(torch.int32)
-    inexact = (back < values) | (back > values)
-    inward = torch.where(back.abs() > values.abs(), -1, 1).to(torch.int32)
-    return torch.where(inexact & ((words & 1) == 0), words + inward, words).view(torch.float32)
+def _ruled(source: Tensor, fmt: str, rounding: str, overflow: str, nan: str, random: Tensor | None) -> Tensor:
+    """Return numbers rounded by a rule that torch's casts do not have."""
+    named = FORMATS[fmt]
+    found = torch.empty(source.shape, dtype=TARGETS[fmt], device=source.device)
+    if kernels_run_on(source.device.type) and fmt in NARROW and NAMES.get(source.dtype) in TENSOR_FORMATS:
+        from qloracle_gpu.torch.kernels.conversions import encode_constants, encode_flat
+
+        constants = encode_constants(named, NAMES[source.dtype], rounding, overflow, nan)
+        encode_flat(source.contiguous(), found, None if random is None else random.contiguous(), constants)
+        return found
+    flat, words = source.reshape(-1), found.view(-1).view(WORDS[found.itemsize])
+    bits = None if random is None else random.view(torch.int32).reshape(-1)
+
+    def write_piece(span: slice) -> None:
+        part = None if bits is None else on_capable_device(bits[span]).to(torch.int64) & 0xFFFFFFFF
+        words[span] = rounded_words(as_float64(flat[span]), named, rounding, overflow, nan, part).to(words.dtype)
+
+    work_through(spans(flat.numel(), piece_size(flat.device)), write_piece, flat)
+    return found

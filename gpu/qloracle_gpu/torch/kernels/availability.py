@@ -1,11 +1,13 @@
 """Where the Triton kernels run."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
+from torch import Tensor
 
 OPTIONS = {"enable_fp_fusion": False}  # of every launch
 
@@ -13,6 +15,11 @@ OPTIONS = {"enable_fp_fusion": False}  # of every launch
 def interpreted() -> bool:
     """Return whether Triton interprets its kernels on the CPU: it reads the variable when it is imported."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def tile_size(compiled: int) -> int:
+    """Return how many elements a program has: more where each one is interpreted, which costs the same for any size."""
+    return 8 * compiled if interpreted() else compiled
 
 
 @cache
@@ -31,3 +38,8 @@ def kernels_of(device_type: str) -> str:
     if not kernels_run_on(device_type):
         return "eager"
     return f"triton {version('triton')}{', interpreted' if interpreted() else ''}"
+
+
+def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which a launch goes to the device of a tensor: Triton takes the current one."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

@@ -26,7 +26,7 @@ class CellTable:
     """What a kernel reads to find a code."""
 
     cells: Tensor  # int64: the midpoint of each cell as float32 bits, above them how many midpoints lie below the cell
-    midpoints: Tensor  # float64, ascending, for the few that are decided exactly
+    midpoints: Tensor  # float64, ascending, for the few that are decided exactly; then one that nothing exceeds
     codes: Tensor  # uint8, by position in ascending order of value
     shift: int  # of the pattern of a magnitude to the number of its cell
     first: int  # number of the lowest cell, which takes all below it too
@@ -57,7 +57,8 @@ def cell_table(codebook: Codebook, device: torch.device) -> CellTable:
         else:
             reject_value("codebook", f"a table whose midpoints differ in their first {_MOST_BITS} bits", codebook.name)
         ordered = torch.equal(order, torch.arange(len(order), dtype=torch.uint8))
-    return CellTable(cells.to(device), midpoints.to(device), order.to(device), shift, first, count, ordered)
+    exact = torch.cat([midpoints, torch.tensor([NO_MIDPOINT], dtype=torch.float64)])
+    return CellTable(cells.to(device), exact.to(device), order.to(device), shift, first, count, ordered)
 
 
 def _pattern(value: float) -> int:

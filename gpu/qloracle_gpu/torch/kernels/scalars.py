@@ -1,7 +1,11 @@
 """Numerics of single elements, as kernels use them: bits to numbers, numbers to bits, magnitudes."""
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
+from qloracle_gpu.torch.kernels.availability import interpreted
 
 
 @triton.jit
@@ -28,11 +32,21 @@ def widened(raw, FORMAT: tl.constexpr):
 
 
 @triton.jit
-def narrowed(x, FORMAT: tl.constexpr):
-    """Return what to store for float32: bfloat16 as its bits, the others as they are."""
-    if FORMAT == "bfloat16":
-        return bfloat16_bits(x)
-    elif FORMAT == "float16":
-        return x.to(tl.float16)
-    else:
+def narrowed(x, FORMAT: tl.constexpr, out_ptr):
+    """Return what to store for float32: RN_FORMAT, bfloat16 as its bits where `out_ptr` points to bits."""
+    if FORMAT == "float32":
         return x
+    elif out_ptr.dtype.element_ty == tl.int16:
+        return bfloat16_bits(x)
+    else:
+        return x.to(out_ptr.dtype.element_ty)
+
+
+def readable(tensor: Tensor) -> Tensor:
+    """Return a tensor as kernels read it: bfloat16 as its bits."""
+    return tensor.view(torch.int16) if tensor.dtype is torch.bfloat16 else tensor
+
+
+def writable(tensor: Tensor) -> Tensor:
+    """Return a tensor as kernels write it: to bfloat16 a GPU rounds by itself, while Triton's interpreter truncates."""
+    return readable(tensor) if interpreted() else tensor
