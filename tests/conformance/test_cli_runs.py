@@ -128,6 +128,7 @@ def test_a_call_that_gives_nothing_is_an_error_with_its_reason(
     assert message in messages(odd_run[1], operation, stage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operation", "stage", "message"),
     [
@@ -145,6 +146,7 @@ def test_an_output_that_breaks_a_promise_fails_with_what_is_wrong(
     assert message in messages(odd_run[1], operation, stage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "operation", ["bfloat16.encode", "int8.scale", "nf4.quantize", "nf4.dequantize", "lora.forward"]
 )
@@ -152,17 +154,20 @@ def test_what_is_right_passes_beside_what_is_not(odd_run: tuple[Ended, list[dict
     assert {s for found in statuses(odd_run[1], operation).values() for s in found} == {"pass"}
 
 
+@pytest.mark.slow
 def test_stages_that_rest_on_a_missing_output_are_blocked(odd_run: tuple[Ended, list[dict[str, Any]]]) -> None:
     found = statuses(odd_run[1], "absmax.quantize")
     assert found["nested_absmax"] == found["nested_codes"] == {"blocked"}
 
 
+@pytest.mark.slow
 def test_what_is_not_claimed_is_listed_and_is_no_property(odd_run: tuple[Ended, list[dict[str, Any]]]) -> None:
     lines = odd_run[1]
     assert lines[-1]["unclaimed"] == [name for name in OPERATIONS if name.startswith("qlora")]
     assert not [x for x in lines if x.get("operation", "").startswith("qlora")]
 
 
+@pytest.mark.slow
 def test_a_run_with_faults_ends_with_exit_code_one_and_a_footer(odd_run: tuple[Ended, list[dict[str, Any]]]) -> None:
     ended, lines = odd_run
     assert ended.code == 1, str(ended)
@@ -170,6 +175,7 @@ def test_a_run_with_faults_ends_with_exit_code_one_and_a_footer(odd_run: tuple[E
     assert "Traceback" not in ended.out + ended.err, str(ended)
 
 
+@pytest.mark.slow
 def test_what_the_backend_prints_is_not_in_the_table(odd_run: tuple[Ended, list[dict[str, Any]]]) -> None:
     assert "launching kernel" not in odd_run[0].out + odd_run[0].err
     assert "slow path" not in odd_run[0].out + odd_run[0].err

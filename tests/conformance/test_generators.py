@@ -116,6 +116,7 @@ def test_a_case_is_a_call_of_its_own_operation(operation: str) -> None:
         assert set(case.layouts) <= set(case.inputs), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("operation", each())
 def test_weights_and_activations_have_the_claimed_type(operation: str, dtype: str) -> None:
@@ -172,6 +173,7 @@ def test_empty_arrays_are_generated_where_they_are_claimed(operation: str) -> No
     assert any(map(is_empty, cases_of(operation, "shapes", 40))), f"{operation}: no empty case among 40"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", each())
 def test_no_feature_is_used_that_is_not_claimed(operation: str) -> None:
     for name, case in generated(operation, 12, features=()):

@@ -8,6 +8,8 @@ import pytest
 
 from qloracle_gpu.cupy.sources import MODULES, module_source
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURES = ("80", "90", "120")  # A100, H100, and a consumer architecture
 MOST_REGISTERS = 64  # of 256 threads at once, so that four CTAs fit a multiprocessor
 WIDER = {"finish_mean": 128}  # one thread runs it
