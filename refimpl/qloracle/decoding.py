@@ -21,7 +21,7 @@ from qloracle.formats import (
 
 # Bytes of the widest array in between: a few of them stay in the processor's cache, and are small enough for the C
 # library to use the same memory again, where it asks the system for fresh pages at every larger allocation.
-CHUNK_BYTES = 48 << 10
+CHUNK_BYTES = 64 << 10
 LARGEST_TABLE = 16  # bits of a code
 
 
