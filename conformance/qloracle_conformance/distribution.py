@@ -52,6 +52,10 @@ class Distribution:
         if self.places is None or int(np.sum(wrong)) > self.places["failing"]:
             self.places = places_of(wrong, result.row_length, result.block_size)
 
+    def add_right(self, elements: int) -> None:
+        """Count elements that are right."""
+        self._count(0, elements)
+
     def as_json(self) -> dict[str, Any]:
         """Return what a report's line says."""
         errors = {str(key): self.errors[key] for key in sorted(self.errors)}
@@ -73,7 +77,7 @@ class Distribution:
             got, lo = _one_zero(result.got), _one_zero(result.middle)
             hi = lo
         off = judged & ((got < lo) | (got > hi))
-        self._count(0, int(np.sum(judged)) - int(np.sum(off)))
+        self.add_right(int(np.sum(judged)) - int(np.sum(off)))
         if not np.any(off):
             return
         got, lo, hi = got[off], lo[off], hi[off]

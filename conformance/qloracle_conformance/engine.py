@@ -58,6 +58,7 @@ class Session:
     interrupted: bool = False
     shared_witnesses: dict[tuple[str, str], str] = field(default_factory=dict)
     foundations: dict[str, frozenset[str]] = field(default_factory=dict)  # stages that fail of what others rest on
+    broken: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)  # by task: stages that its cases broke
 
     def execute(self, task: Task) -> list[PropertyResult]:
         """Run one task, write witnesses, and record the verdicts that were asked for."""
@@ -67,6 +68,8 @@ class Session:
             ]
         else:
             found = run_task(self.executor, task, _search() if task.examples else None)
+            if not task.examples:
+                self.broken[task.operation.name, task.family] = _broken_stages(found)
         kept = [self.finished(task, result) for result in found if result.id in self.plan.properties]
         self.results += kept
         self.on_task(f"{task.operation.name}.{task.family}", [property_line(result) for result in kept])
@@ -116,15 +119,22 @@ class Session:
     def _holds(self, operation: str, *, whole: bool = False) -> bool:
         """Return whether the values of an operation that others rest on are right; `whole`: all that is judged of it.
 
-        It is run here, whatever else is run or was selected: so a part of a run blocks what the whole run blocks. What
-        was never claimed holds: the reference's weight is all there is.
+        It is run here, whatever else was selected: so a part of a run blocks what the whole run blocks. Only the same
+        cases that this run has judged already are not judged again. What was never claimed holds: the reference's
+        weight is all there is.
         """
         if operation not in self.foundations:
-            found = [r for task in self.plan.foundations[operation] for r in run_task(self.executor, task)]
-            stages = {r.stage for r in found if r.status in BROKEN}
-            self.foundations[operation] = frozenset(stages)
+            stages = [self._broken_stages_of(task) for task in self.plan.foundations[operation]]
+            self.foundations[operation] = frozenset[str]().union(*stages)
         broken = self.foundations[operation]
         return not (broken if whole else broken - set(CONDUCT))
+
+    def _broken_stages_of(self, task: Task) -> frozenset[str]:
+        """Return the stages at which the cases of a task break a claim."""
+        key = (task.operation.name, task.family)
+        if key not in self.broken:
+            self.broken[key] = _broken_stages(run_task(self.executor, task))
+        return self.broken[key]
 
     def _reduced(self, task: Task, result: PropertyResult, case: Case) -> Tally:
         """Return the tally of the smallest case that fails at the same stage."""
@@ -146,6 +156,10 @@ class Session:
         # The pattern is that of the whole case; the element and its numbers are those of the reduced one, tried last.
         part, whole = last.finding, result.tally.finding
         return Tally(case=smallest, finding=replace(part, pattern=whole.pattern, error=whole.error) if part else whole)
+
+
+def _broken_stages(found: Sequence[PropertyResult]) -> frozenset[str]:
+    return frozenset(result.stage for result in found if result.status in BROKEN)
 
 
 def _search() -> Callable[[Executor, Task, TaskState], None]:

@@ -27,7 +27,9 @@ def float_ordinals(words: Array, fmt: str) -> Array:
     magnitude = ((wide >> np.uint64(named.padding)) & np.uint64(named.largest_magnitude)).astype(np.int64)
     negative = (wide & np.uint64(named.sign_bit)) != 0
     ordinals = np.where(negative, -magnitude - 1, magnitude)
-    ordinals = np.where(is_nan(words.astype(named.word), named), NAN_ORDINAL, ordinals)
+    ordinals = np.where(is_nan(words.astype(named.word, copy=False), named), NAN_ORDINAL, ordinals)
+    if np.iinfo(words.dtype).max <= named.filled_bits:  # there is no bit that must be 0
+        return ordinals
     return np.where((wide & ~np.uint64(named.filled_bits)) != 0, NO_WORD_ORDINAL, ordinals)
 
 

@@ -27,7 +27,7 @@ class Profile:
 LISTED = ("extents", "degenerate", "squares", "layouts", "tiles", "peaks", "single", WALK)
 
 PROFILES = {
-    "smoke": Profile(cases=6, sweep=4, examples=0, walks=2),
+    "smoke": Profile(cases=3, sweep=4, examples=0, walks=2),
     "default": Profile(cases=20, sweep=16, examples=5, walks=12),
     "thorough": Profile(cases=400, sweep=16, examples=100, walks=200),
 }

@@ -21,6 +21,7 @@ from qloracle_conformance.operations.operation import CONDUCT, INPUTS, OUT, REPE
 
 Status = Literal["pass", "fail", "differs", "error", "blocked", "known", "fixed", "not-claimed", "not-judged"]
 BROKEN: tuple[Status, ...] = ("fail", "differs", "error")
+MEETS_ALL = 20  # cases of a family, among which every stage occurs that is claimed
 OPTIONAL = ("bias", "dropout", "lora_bias", "fan_in_fan_out")  # stages that are a feature of the same name
 
 
@@ -101,15 +102,30 @@ def large_call(
 
 
 def run_task(executor: Executor, task: Task, search: Callable[..., None] | None = None) -> list[PropertyResult]:
-    """Run all cases of a task, then the search, and return the verdict on each of its properties."""
+    """Run all cases of a task, then the search, and return the verdict on each of its properties.
+
+    However few cases a run has, it goes on until every stage was met that the claim names, up to `MEETS_ALL` cases.
+    """
     started = time.perf_counter()
     state = fresh_state(task)
-    upcoming = [case_at(task, 0)] if task.cases else []
-    unjudged: list[Callable[[], Judged]] = []  # the case before, judged while the backend works on this one
-    for index in range(task.cases):
+    _run_cases(executor, task, state, range(task.cases))
+    for index in range(task.cases, MEETS_ALL if task.cases else 0):
+        if state.failure is not None or not _unmet(task, state):
+            break
+        _run_cases(executor, task, state, range(index, index + 1))
+    if search is not None and task.examples and state.failure is None:
+        search(executor, task, state)
+    return verdicts(task, state, time.perf_counter() - started)
+
+
+def _run_cases(executor: Executor, task: Task, state: TaskState, indices: range) -> None:
+    """Run and judge enumerated cases until a call fails: one is judged while the backend works on the next."""
+    upcoming = [case_at(task, index) for index in indices[:1]]
+    unjudged: list[Callable[[], Judged]] = []
+    for index in indices:
         case = upcoming.pop()
         call = _checked_call(case, task)
-        outcome = executor.run(call, partial(_meanwhile, unjudged, upcoming, task, index + 1))
+        outcome = executor.run(call, partial(_meanwhile, unjudged, upcoming, task, indices[index - indices[0] + 1 :]))
         unjudged.append(partial(judge_outcome, task, case, call, outcome, state))
         if outcome.failure or len(outcome.outputs) > task.operation.outputs:
             unjudged.pop()()
@@ -117,17 +133,18 @@ def run_task(executor: Executor, task: Task, search: Callable[..., None] | None 
             break
     for judge in unjudged:
         judge()
-    if search is not None and task.examples and state.failure is None:
-        search(executor, task, state)
-    return verdicts(task, state, time.perf_counter() - started)
 
 
-def _meanwhile(unjudged: list["Callable[[], Judged]"], upcoming: list[Case], task: Task, index: int) -> None:
+def _unmet(task: Task, state: TaskState) -> bool:
+    """Return whether there is a stage that the claim names, and no case had so far."""
+    return any(not tally.cases and not _left_out(task, stage) for stage, tally in state.tallies.items())
+
+
+def _meanwhile(unjudged: list["Callable[[], Judged]"], upcoming: list[Case], task: Task, rest: range) -> None:
     """Judge what is waiting for it, and make the next case."""
     while unjudged:
         unjudged.pop()()
-    if index < task.cases:
-        upcoming.append(case_at(task, index))
+    upcoming += [case_at(task, index) for index in rest[:1]]
 
 
 def case_at(task: Task, index: int) -> Case:
@@ -188,8 +205,9 @@ def judge_outcome(
     same = bool(references) and equal_bits(outcome.outputs, references[0])
     given = outcome.steps or outcome.outputs
     judged = _all_exact(task, outcome) if same else task.operation.judge(case, given, task.claim)
-    results = [*judged, *_conduct(case, outcome, out=call.out)]
-    kept = [count(state.tallies[r.stage], r, case, task) for r in results]
+    kept = [count(state.tallies[r.stage], r, case, task) for r in judged]
+    conduct = _conduct(case, outcome, out=call.out)
+    kept += [_count_conduct(state.tallies[stage], stage, problem, case, task) for stage, problem in conduct.items()]
     usable = returned == expected and not any(r.problem for r in judged)
     return Judged(all(kept), outcome.outputs if usable else ())
 
@@ -206,19 +224,29 @@ def _all_exact(task: Task, outcome: Outcome) -> list[StageResult]:
     return [StageResult(stage, compared, exact) for stage in task.operation.stages]
 
 
-def _conduct(case: Case, outcome: Outcome, *, out: bool) -> list[StageResult]:
-    """Return the stages that every operation has: inputs unchanged, same bits again, given outputs written whole."""
-    clean = StageResult("", np.zeros(1, np.int64), {"exact": exactly(np.zeros(1, np.int64))})
+def _conduct(case: Case, outcome: Outcome, *, out: bool) -> dict[str, str]:
+    """Return what is wrong at the stages that every operation has, "" for nothing.
+
+    Inputs unchanged, same bits again, given outputs written whole.
+    """
     changed = ", ".join(outcome.changed_inputs)
-    inputs = failed_stage(INPUTS, f"the call changed its input {changed}") if changed else replace(clean, stage=INPUTS)
-    if not case.repeat:
-        return [inputs]
-    repeat = replace(clean, stage=REPEAT)
-    if outcome.unstable:
-        repeat = failed_stage(REPEAT, "a second, identical call gave other bits, or a later one changed its result")
-    if not out:
-        return [inputs, repeat]
-    return [inputs, repeat, failed_stage(OUT, outcome.out) if outcome.out else replace(clean, stage=OUT)]
+    stages = {INPUTS: f"the call changed its input {changed}" if changed else ""}
+    if case.repeat:
+        unstable = "a second, identical call gave other bits, or a later one changed its result"
+        stages[REPEAT] = unstable if outcome.unstable else ""
+    if case.repeat and out:
+        stages[OUT] = outcome.out
+    return stages
+
+
+def _count_conduct(tally: Tally, stage: str, problem: str, case: Case, task: Task) -> bool:
+    """Add a stage that every operation has to its tally: one element, right or not."""
+    if problem:
+        return count(tally, failed_stage(stage, problem), case, task)
+    tally.cases += 1
+    tally.elements += 1
+    tally.distribution.add_right(1)
+    return True
 
 
 def count(tally: Tally, result: StageResult, case: Case, task: Task) -> bool:
@@ -288,13 +316,19 @@ def _status(task: Task, stage: str, tally: Tally, state: TaskState) -> tuple[Sta
     if state.failure is not None:
         return "error", f"{state.failure.failure}: {state.failure.message}"
     if not tally.cases:
-        if stage in OPTIONAL and stage not in task.claim.features:
-            return "not-claimed", f"the claim does not list the feature {stage}"
-        option, values = task.operation.optional.get(stage, ("", ()))
-        if option and not set(values) & set(task.claim.options.get(option, ())):
-            return "not-claimed", f"the claim lists none of {', '.join(map(str, values))} as {option}"
-        return "error", "no case was generated"
+        reason = _left_out(task, stage)
+        return ("not-claimed", reason) if reason else ("error", "no case was generated")
     return _kept(tally)
+
+
+def _left_out(task: Task, stage: str) -> str:
+    """Return why a claim leaves a stage out, "" if it does not."""
+    if stage in OPTIONAL and stage not in task.claim.features:
+        return f"the claim does not list the feature {stage}"
+    option, values = task.operation.optional.get(stage, ("", ()))
+    if option and not set(values) & set(task.claim.options.get(option, ())):
+        return f"the claim lists none of {', '.join(map(str, values))} as {option}"
+    return ""
 
 
 def _kept(tally: Tally) -> tuple[Status, str]:

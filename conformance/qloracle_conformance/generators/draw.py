@@ -1,6 +1,7 @@
 """Where a generator's choices come from: a counter-based generator for verdicts, Hypothesis for search."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol, TypeVar
 from zlib import crc32
 
@@ -25,6 +26,13 @@ class Draw(Protocol):
         ...
 
 
+@lru_cache(maxsize=1 << 12)
+def _order(key: int, choice: int, epoch: int, size: int) -> tuple[int, ...]:
+    """Return the order in which a choice takes its options; cases that follow one another share it."""
+    shuffle = np.random.Philox(key=key, counter=[0, 1, choice, epoch])
+    return tuple(np.random.Generator(shuffle).permutation(size).tolist())
+
+
 class CounterDraw:
     """Choices of case `index` of a property: a pure function of both, whatever else was generated before."""
 
@@ -39,8 +47,7 @@ class CounterDraw:
         """Return one option; any run of len(options) indices covers all of them, each run in another order."""
         epoch, place = divmod(self._index, len(options))
         self._choices += 1
-        shuffle = np.random.Philox(key=self._key, counter=[0, 1, self._choices, epoch])
-        return options[int(np.random.Generator(shuffle).permutation(len(options))[place])]
+        return options[_order(self._key, self._choices, epoch, len(options))[place]]
 
     def integer(self, low: int, high: int) -> int:
         """Return an integer from low to high."""

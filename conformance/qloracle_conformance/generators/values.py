@@ -9,9 +9,10 @@ from qloracle_conformance.judge import float_ordinals, words_at
 
 
 def rounded(values: Array, dtype: str) -> HostArray:
-    """Return real numbers rounded to a format."""
+    """Return real numbers rounded to a format; where NumPy has it, by its cast, which rounds the same in less time."""
+    exact, known = np.asarray(values, np.float64), format_named(dtype).numpy
     with np.errstate(over="ignore"):
-        return HostArray(from_bits(encode(np.asarray(values, np.float64), dtype), dtype), dtype)
+        return HostArray(exact.astype(known) if known else from_bits(encode(exact, dtype), dtype), dtype)
 
 
 def words(bits: Array, dtype: str) -> HostArray:
