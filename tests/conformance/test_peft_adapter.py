@@ -26,8 +26,14 @@ from .commands import PROGRAM, environment
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT and what it imports warn of many things
 
 SHIPPED = Path(str(files("qloracle_conformance"))) / "deviations_of"
-MAKERS = {"peft": adapter.backend, "peft-4bit": adapter.backend_4bit, "peft-8bit": adapter.backend_8bit}
-NEEDED = {"peft": "peft", "peft-4bit": "bitsandbytes", "peft-8bit": "bitsandbytes"}
+MAKERS = {
+    "peft": adapter.backend,
+    "peft-bfloat16": adapter.backend_bfloat16,
+    "peft-float16": adapter.backend_float16,
+    "peft-4bit": adapter.backend_4bit,
+    "peft-8bit": adapter.backend_8bit,
+}
+NEEDED = {name: "bitsandbytes" if name.endswith("bit") else "peft" for name in MAKERS}
 
 
 def recorded() -> Iterator[tuple[str, int]]:

@@ -8,8 +8,9 @@ import pytest
 from qloracle_conformance.arrays import host
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.reduction import candidates, reduced
+from qloracle_conformance.registry import OPERATIONS
 
-from .claims import case_of, each
+from .claims import case_of, cases_of, each
 
 
 def quantize_case(shape: tuple[int, ...], block_size: int) -> Case:
@@ -120,3 +121,10 @@ def case_families(operation: str) -> set[str]:
     from qloracle_conformance.registry import OPERATIONS
 
     return set(OPERATIONS[operation].families)
+
+
+@pytest.mark.parametrize("operation", each())
+def test_every_case_can_be_cut_down_whatever_it_lacks(operation: str) -> None:
+    for family in OPERATIONS[operation].families:
+        for case in cases_of(operation, family, 3):
+            assert all(part.elements <= case.elements for part in candidates(case, 0))

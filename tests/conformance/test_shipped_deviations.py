@@ -29,6 +29,8 @@ LIBRARIES = {
     "torch_casts": ("torch_casts:backend", "torch"),
     "torch_optim": ("torch_optim:backend", "torch"),
     "peft": ("peft:backend", "peft"),
+    "peft-bfloat16": ("peft:backend_bfloat16", "peft"),
+    "peft-float16": ("peft:backend_float16", "peft"),
     "peft-4bit": ("peft:backend_4bit", "peft"),
     "peft-8bit": ("peft:backend_8bit", "peft"),
 }

@@ -108,6 +108,24 @@ def test_a_property_without_a_case_is_an_error() -> None:
     assert (result.status, result.message) == ("error", "no case was generated")
 
 
+def test_a_short_run_goes_on_until_every_claimed_stage_was_met() -> None:
+    reached = iter(range(100))
+
+    def judge(case: Case, outputs: tuple[HostArray, ...], claim: Claim) -> list[StageResult]:
+        return [stage([0]), stage([0], name="rare")] if next(reached) == 6 else [stage([0])]
+
+    def generate(draw: Any, claim: Claim) -> Case:
+        return Case("made.up", {"x": OUTPUT}, {})
+
+    stages = {"values": "made.clause", "rare": "made.clause"}
+    operation = Operation("made.up", "function", 1, stages, judge, {"normal": generate}, lambda case: {})
+    results = run_task(Answers(RIGHT), Task(operation, "normal", Claim("made.up", {"*": "exact"}), 3, 0, 0))
+    assert {r.stage: (r.status, r.tally.cases) for r in results if r.stage in stages} == {
+        "values": ("pass", 7),
+        "rare": ("pass", 1),
+    }
+
+
 def test_a_stage_that_no_case_reaches_is_an_error() -> None:
     results = verdict_of(stage([0]), stages=("values", "codes"))
     assert (results["values"].status, results["codes"].status) == ("pass", "error")
@@ -191,13 +209,14 @@ def test_a_claim_at_a_bound_promises_unchanged_inputs_all_the_same() -> None:
     assert (results["inputs"].claimed, results["inputs"].status) == ("exact", "differs")
 
 
-def test_the_smallest_failing_case_is_the_one_that_is_kept() -> None:
+@pytest.mark.parametrize("broken", [stage([7]), failed_stage("values", "output 0 must have shape (2,), got (1, 2)")])
+def test_the_smallest_failing_case_is_the_one_that_is_kept(broken: StageResult) -> None:
     sizes = iter([5, 2, 4])
 
     def generate(draw: Any, claim: Claim) -> Case:
         return Case("made.up", {"x": host(np.zeros(next(sizes), np.float32))}, {})
 
-    judge: Callable[..., list[StageResult]] = lambda case, outputs, claim: [stage([7])]  # noqa: E731
+    judge: Callable[..., list[StageResult]] = lambda case, outputs, claim: [broken]  # noqa: E731
     operation = Operation("made.up", "function", 1, {"values": "c"}, judge, {"normal": generate}, lambda case: {})
     results = run_task(Answers(RIGHT), Task(operation, "normal", Claim("made.up", {}), 3, 0, 0))
     case = results[0].tally.case
