@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
-LIBRARIES ?= bitsandbytes torchao ml_dtypes torch_casts torch_optim peft peft-4bit peft-8bit # their deviations ship
+LIBRARIES ?= bitsandbytes torchao ml_dtypes torch_casts torch_optim peft peft-bfloat16 peft-float16 peft-4bit peft-8bit # their deviations ship
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help

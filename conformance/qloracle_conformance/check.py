@@ -16,14 +16,15 @@ from qloracle_conformance.merging import in_order
 from qloracle_conformance.parallel import run_parallel
 from qloracle_conformance.plan import Plan, make_plan
 from qloracle_conformance.report import Report, header, matrix_line
-from qloracle_conformance.run import PropertyResult, Tally
 from qloracle_conformance.safetensors_file import read_matrices
 from qloracle_conformance.settings import Settings
 from qloracle_conformance.shards import parse_shard
 from qloracle_conformance.shipped import deviations_path
 from qloracle_conformance.summary import exit_code
 from qloracle_conformance.table import print_counts, print_findings, print_matrices, print_verdicts
+from qloracle_conformance.tally import Tally
 from qloracle_conformance.verdict_line import property_line
+from qloracle_conformance.verdicts import PropertyResult
 from qloracle_conformance.weights import MatrixResult, check_matrices
 from qloracle_conformance.worker import WorkerProcess
 

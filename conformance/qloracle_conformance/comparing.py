@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from qloracle_conformance.reading import Run, read_run
-from qloracle_conformance.run import BROKEN
+from qloracle_conformance.verdicts import BROKEN
 
 ABSENT = "-"
 

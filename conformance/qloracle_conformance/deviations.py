@@ -29,7 +29,7 @@ from packaging.version import InvalidVersion, Version
 from qloracle_conformance.files import FileError, read_text
 from qloracle_conformance.registry import properties
 from qloracle_conformance.replay import replayed
-from qloracle_conformance.run import BROKEN
+from qloracle_conformance.verdicts import BROKEN
 from qloracle_conformance.witness import Witness, read_witness
 from qloracle_conformance.worker import WorkerProcess
 

@@ -18,19 +18,12 @@ from qloracle_conformance.generators.case import Case
 from qloracle_conformance.operations.operation import CONDUCT
 from qloracle_conformance.plan import Plan
 from qloracle_conformance.reduction import reduced
-from qloracle_conformance.run import (
-    BROKEN,
-    PropertyResult,
-    Tally,
-    Task,
-    TaskState,
-    fresh_state,
-    judge_case,
-    run_task,
-    verdicts,
-)
+from qloracle_conformance.run import judge_case, run_task
 from qloracle_conformance.sequences.culprit import culprit, fails_alone
+from qloracle_conformance.tally import Tally
+from qloracle_conformance.task import Task
 from qloracle_conformance.verdict_line import property_line
+from qloracle_conformance.verdicts import BROKEN, PropertyResult, TaskState, fresh_state, verdicts
 from qloracle_conformance.witness import write_witness
 
 OUT_OF_TIME = "not reached within --max-time"

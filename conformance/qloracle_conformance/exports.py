@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 from qloracle_conformance.files import write_atomically
 from qloracle_conformance.judge import LEVELS
 from qloracle_conformance.reading import Run
-from qloracle_conformance.run import BROKEN
 from qloracle_conformance.summary import rows
+from qloracle_conformance.verdicts import BROKEN
 
 FAILING = (*BROKEN, "fixed")  # what makes the exit code of a run 1: an entry of a deviation that is fixed must go
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

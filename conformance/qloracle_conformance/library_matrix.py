@@ -6,8 +6,8 @@ from pathlib import Path
 from qloracle_conformance.operations.operation import CONDUCT
 from qloracle_conformance.reading import Run, read_run
 from qloracle_conformance.registry import MODULES
-from qloracle_conformance.run import BROKEN
 from qloracle_conformance.summary import ORDER
+from qloracle_conformance.verdicts import BROKEN
 
 OWN = ("reference", "torch")  # backends of this project, which have tables of their own
 GROUPS = {

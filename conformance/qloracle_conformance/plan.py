@@ -7,9 +7,9 @@ from qloracle_conformance.backend import BackendInfo, Claim
 from qloracle_conformance.judge import LEVELS
 from qloracle_conformance.operations.operation import level_of, with_default_options
 from qloracle_conformance.registry import OPERATIONS, selected
-from qloracle_conformance.run import Task
 from qloracle_conformance.sequences.walks import FAMILY as WALK
 from qloracle_conformance.sequences.walks import SEQUENCES, bound_operation
+from qloracle_conformance.task import Task
 from qloracle_conformance.usage import UsageError
 
 

@@ -23,10 +23,11 @@ from qloracle.errors import QloracleError
 from qloracle_conformance.deviations import Replayed, read_deviations, replay_deviations, with_known
 from qloracle_conformance.engine import Session
 from qloracle_conformance.plan import Plan, make_plan
-from qloracle_conformance.run import PropertyResult, Task, fresh_state
 from qloracle_conformance.shipped import deviations_path
 from qloracle_conformance.table import print_findings
+from qloracle_conformance.task import Task
 from qloracle_conformance.verdict_line import property_line
+from qloracle_conformance.verdicts import PropertyResult, fresh_state
 from qloracle_conformance.worker import WorkerProcess
 
 NAME = "qloracle_conformance.pytest_plugin"

@@ -136,6 +136,8 @@ def _rows_of_layer(case: Case, element: int) -> Iterator[Case]:
     if "weight" not in case.inputs or "dy" in case.inputs:
         return
     x, weight, fan = case.array("x").items, case.array("weight").items, case.options.get("fan_in_fan_out")
+    if not x.size or not weight.size:
+        return
     row, column = divmod(element, weight.shape[1 if fan else 0])
     rows, one = x.reshape(-1, x.shape[-1]), slice(column, column + 1)
     part = {"x": rows[row : row + 1], "weight": weight[:, one] if fan else weight[one]}

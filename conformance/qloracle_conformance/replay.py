@@ -9,7 +9,10 @@ from qloracle_conformance.execution import Executor
 from qloracle_conformance.files import FileError
 from qloracle_conformance.operations.operation import OUT
 from qloracle_conformance.registry import JUDGED
-from qloracle_conformance.run import PropertyResult, Tally, Task, TaskState, judge_case, verdicts
+from qloracle_conformance.run import judge_case
+from qloracle_conformance.tally import Tally
+from qloracle_conformance.task import Task
+from qloracle_conformance.verdicts import PropertyResult, TaskState, verdicts
 from qloracle_conformance.witness import Witness, read_witness
 from qloracle_conformance.worker import WorkerProcess
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from qloracle_conformance.judge import LEVELS
-from qloracle_conformance.run import Status
+from qloracle_conformance.verdicts import Status
 
 FORMAT = 2  # since 2: ordinal errors, used parts of bounds, steps and places of failing elements
 Rule = Any  # a type, a tuple of types, a set of values, a list with the rule of each item, a mapping key → rule

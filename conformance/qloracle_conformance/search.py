@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from qloracle_conformance.execution import Executor
 from qloracle_conformance.generators.draw import Option
-from qloracle_conformance.run import Task, TaskState, judge_case
+from qloracle_conformance.run import judge_case
 from qloracle_conformance.sequences.walks import SEQUENCES
+from qloracle_conformance.task import Task
+from qloracle_conformance.verdicts import TaskState
 
 
 class HypothesisDraw:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qloracle_conformance.run import looser
+from qloracle_conformance.tally import looser
 
 # The worst status of its properties is the status of a stage.
 ORDER = ("error", "fail", "differs", "fixed", "blocked", "known", "not-judged", "pass", "not-claimed")

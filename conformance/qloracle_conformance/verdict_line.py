@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from qloracle_conformance.run import PropertyResult
+from qloracle_conformance.verdicts import PropertyResult
 
 
 def property_line(result: PropertyResult) -> dict[str, Any]:

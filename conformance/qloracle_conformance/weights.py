@@ -15,8 +15,10 @@ from qloracle_conformance.execution import run_call
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.registry import OPERATIONS, QUANTIZERS, Property, properties
 from qloracle_conformance.registry import WEIGHTS as FAMILY
-from qloracle_conformance.run import PropertyResult, Task, TaskState, call_of, fresh_state, judge_case, verdicts
+from qloracle_conformance.run import judge_case
 from qloracle_conformance.safetensors_file import Matrix
+from qloracle_conformance.task import Task, call_of
+from qloracle_conformance.verdicts import PropertyResult, TaskState, fresh_state, verdicts
 
 BLOCK_SIZE = 64
 # What is shown of each matrix: the first of these operations that the backend claims.

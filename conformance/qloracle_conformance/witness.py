@@ -14,10 +14,11 @@ from qloracle_conformance.arrays import STORAGE, HostArray
 from qloracle_conformance.backend import BackendInfo, Claim
 from qloracle_conformance.files import FileError, read_text, write_atomically
 from qloracle_conformance.generators.case import Case
-from qloracle_conformance.run import PropertyResult, Task
 from qloracle_conformance.safetensors_file import read_stored
 from qloracle_conformance.sequences.judging import claims_of
 from qloracle_conformance.sequences.step import require_runnable, steps_of
+from qloracle_conformance.task import Task
+from qloracle_conformance.verdicts import PropertyResult
 from qloracle_conformance.witness_schema import VERSION, require_witness
 
 LARGEST_INLINE = 1 << 18  # items of a tensor that the weights file can give instead

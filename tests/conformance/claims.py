@@ -13,7 +13,7 @@ from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.generators.draw import CounterDraw
 from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import Task
+from qloracle_conformance.task import Task
 
 CLAIMS: dict[str, Claim] = {claim.operation: claim for claim in reference().claims}
 FAMILIES = [(name, family) for name, operation in OPERATIONS.items() for family in operation.families]

@@ -15,7 +15,7 @@ from qloracle_conformance.engine import Session, SuiteError, run_session
 from qloracle_conformance.execution import InProcess
 from qloracle_conformance.files import FileError
 from qloracle_conformance.plan import make_plan
-from qloracle_conformance.run import PropertyResult
+from qloracle_conformance.verdicts import PropertyResult
 
 
 def wrong_values(data: HostArray, absmax: HostArray, **options: Any) -> HostArray:

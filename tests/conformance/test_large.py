@@ -18,8 +18,8 @@ from qloracle_conformance.large.extent import GRID, windows_of
 from qloracle_conformance.large.memory import available, needed
 from qloracle_conformance.large.operations import LARGE, PERIOD, block_of, large_case
 from qloracle_conformance.registry import properties
-from qloracle_conformance.run import PropertyResult
 from qloracle_conformance.usage import UsageError
+from qloracle_conformance.verdicts import PropertyResult
 
 from .claims import CLAIMS
 from .commands import REFERENCE, qloracle, require_one_message, write_module

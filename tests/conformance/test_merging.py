@@ -17,7 +17,8 @@ from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Backend, Level, describe
 from qloracle_conformance.execution import InProcess
 from qloracle_conformance.merge_reduction import merge_candidates
-from qloracle_conformance.run import PropertyResult, fresh_state, judge_case, run_task
+from qloracle_conformance.run import judge_case, run_task
+from qloracle_conformance.verdicts import PropertyResult, fresh_state
 from qloracle_conformance.witness import read_witness, write_witness
 
 from .claims import case_of, cases_of, task_of

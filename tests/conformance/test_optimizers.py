@@ -24,7 +24,9 @@ from qloracle_conformance.mutants.adamw_kernel import Kernel, adamw_with
 from qloracle_conformance.mutants.mutant import backend_of
 from qloracle_conformance.operations.operation import with_default_options
 from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import Task, call_of, fresh_state, judge_case
+from qloracle_conformance.run import judge_case
+from qloracle_conformance.task import Task, call_of
+from qloracle_conformance.verdicts import fresh_state
 
 ADAMW = ("adamw.step", "adamw.nonfinite", "adamw.stochastic", "adamw.limited", "adamw8bit.step")
 

@@ -17,7 +17,9 @@ from qloracle_conformance.mutants.mutant import Mutant
 from qloracle_conformance.mutants.out_faults import out_faults
 from qloracle_conformance.out_arrays import PATTERNS, poisoned
 from qloracle_conformance.registry import OPERATIONS, properties
-from qloracle_conformance.run import PropertyResult, call_of, run_task
+from qloracle_conformance.run import run_task
+from qloracle_conformance.task import call_of
+from qloracle_conformance.verdicts import PropertyResult
 
 from .claims import case_of, task_of
 

@@ -18,8 +18,10 @@ from qloracle_conformance.execution import InProcess
 from qloracle_conformance.operations.operation import with_default_options
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.replay import replayed
-from qloracle_conformance.run import BROKEN, PropertyResult, Task, run_task
+from qloracle_conformance.run import run_task
 from qloracle_conformance.scripts.write import script_of
+from qloracle_conformance.task import Task
+from qloracle_conformance.verdicts import BROKEN, PropertyResult
 
 from .commands import PROGRAM, environment
 

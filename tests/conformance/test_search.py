@@ -17,8 +17,10 @@ from qloracle_conformance.backend import Claim
 from qloracle_conformance.execution import InProcess
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import PropertyResult, Task, run_task
+from qloracle_conformance.run import run_task
 from qloracle_conformance.search import HypothesisDraw, search
+from qloracle_conformance.task import Task
+from qloracle_conformance.verdicts import PropertyResult
 
 from .claims import CLAIMS, FAMILIES, each, same_bits, task_of
 

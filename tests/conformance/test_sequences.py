@@ -26,10 +26,12 @@ from qloracle_conformance.mutants.sequence_faults import STARTS, sequence_faults
 from qloracle_conformance.plan import Plan, make_plan
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.replay import replayed
-from qloracle_conformance.run import PropertyResult, Task, case_at, fresh_state, judge_case, run_task
+from qloracle_conformance.run import judge_case, run_task
 from qloracle_conformance.search import search
 from qloracle_conformance.sequences.step import MOVES, Step, require_runnable, steps_of
 from qloracle_conformance.sequences.walks import SEQUENCES, WALKS
+from qloracle_conformance.task import Task, case_at
+from qloracle_conformance.verdicts import PropertyResult, fresh_state
 from qloracle_conformance.witness import read_witness
 
 REFERENCE = reference()

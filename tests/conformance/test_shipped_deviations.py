@@ -14,10 +14,10 @@ from qloracle_conformance.deviations import Deviation, read_deviations
 from qloracle_conformance.execution import InProcess
 from qloracle_conformance.loading import load_backend
 from qloracle_conformance.replay import replayed
-from qloracle_conformance.run import BROKEN
 from qloracle_conformance.scripts.write import script_of
 from qloracle_conformance.shipped import FOLDER, deviations_path, shipped_deviations, shipped_files
 from qloracle_conformance.usage import UsageError
+from qloracle_conformance.verdicts import BROKEN
 
 from .commands import qloracle, require_one_message
 

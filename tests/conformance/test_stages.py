@@ -12,7 +12,10 @@ from qloracle_conformance.adapters.reference import backend as reference
 from qloracle_conformance.arrays import STORAGE, HostArray, host
 from qloracle_conformance.execution import InProcess, Outcome, run_call
 from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import PropertyResult, Tally, TaskState, call_of, judge_case, run_task, verdicts
+from qloracle_conformance.run import judge_case, run_task
+from qloracle_conformance.tally import Tally
+from qloracle_conformance.task import call_of
+from qloracle_conformance.verdicts import PropertyResult, TaskState, verdicts
 
 from .claims import case_of, each, task_of
 

@@ -19,7 +19,7 @@ from qloracle.tables import codebook_named
 from qloracle_conformance.files import FileError
 from qloracle_conformance.mutants.catalogue import catalogue
 from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import Task, case_at
+from qloracle_conformance.task import Task, case_at
 from qloracle_conformance.vectors.building import Settings, build, vector_of
 from qloracle_conformance.vectors.canonical import canonical_files, shipped_folder
 from qloracle_conformance.vectors.choosing import plain

@@ -14,7 +14,10 @@ from qloracle_conformance.execution import Call, Outcome
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.judge import Allowed, StageResult, blocked_stage, exactly, failed_stage
 from qloracle_conformance.operations.operation import Operation
-from qloracle_conformance.run import PropertyResult, Task, looser, run_task
+from qloracle_conformance.run import run_task
+from qloracle_conformance.tally import looser
+from qloracle_conformance.task import Task
+from qloracle_conformance.verdicts import PropertyResult
 
 OUTPUT = host(np.zeros(2, np.float32))
 

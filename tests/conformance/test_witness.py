@@ -16,7 +16,8 @@ from qloracle_conformance.files import FileError
 from qloracle_conformance.finding import Finding
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import PropertyResult, Tally
+from qloracle_conformance.tally import Tally
+from qloracle_conformance.verdicts import PropertyResult
 from qloracle_conformance.witness import Witness, read_witness, write_witness
 
 from .claims import case_of, cases_of, each, same_array, task_of

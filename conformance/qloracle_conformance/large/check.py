@@ -25,12 +25,14 @@ from qloracle_conformance.operations.operation import INPUTS, with_default_optio
 from qloracle_conformance.plan import Plan, make_plan
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.report import Report, header
-from qloracle_conformance.run import PropertyResult, Task, count, fresh_state, large_call, verdicts
 from qloracle_conformance.settings import Settings
 from qloracle_conformance.summary import exit_code
 from qloracle_conformance.table import print_counts, print_findings, print_verdicts
+from qloracle_conformance.tally import count
+from qloracle_conformance.task import Task, large_call
 from qloracle_conformance.usage import UsageError
 from qloracle_conformance.verdict_line import property_line
+from qloracle_conformance.verdicts import PropertyResult, fresh_state, verdicts
 from qloracle_conformance.worker import WorkerProcess
 
 GIB = 1 << 30

@@ -24,10 +24,12 @@ from qloracle_conformance.operations.operation import with_default_options
 from qloracle_conformance.plan import sequence_tasks
 from qloracle_conformance.pools import results
 from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import Task, fresh_state, judge_case
+from qloracle_conformance.run import judge_case
 from qloracle_conformance.sequences.walks import SEQUENCES
 from qloracle_conformance.spec.clauses import clauses
+from qloracle_conformance.task import Task
 from qloracle_conformance.usage import UsageError
+from qloracle_conformance.verdicts import fresh_state
 
 MOST_CASES = 20  # a family, before the mutant counts as survivor of it: the size of the default profile
 MOST_WALKS = 12  # of a kind, as in the default profile

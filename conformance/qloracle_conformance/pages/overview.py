@@ -7,8 +7,8 @@ from typing import Any
 
 from qloracle_conformance.operations.operation import CONDUCT, INPUTS
 from qloracle_conformance.reading import Run
-from qloracle_conformance.run import BROKEN
 from qloracle_conformance.summary import ORDER, Row, rows
+from qloracle_conformance.verdicts import BROKEN
 
 NOT_RECORDED = "not recorded"
 NOT_CLAIMED = "not-claimed"

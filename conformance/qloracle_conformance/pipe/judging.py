@@ -9,7 +9,9 @@ from qloracle_conformance.exchange.records import Answer, read_answer
 from qloracle_conformance.execution import Call, Outcome
 from qloracle_conformance.operations.operation import CONDUCT
 from qloracle_conformance.pipe.selection import Selection, Sent, cases_of
-from qloracle_conformance.run import PropertyResult, Task, fresh_state, judge_case, verdicts
+from qloracle_conformance.run import judge_case
+from qloracle_conformance.task import Task
+from qloracle_conformance.verdicts import PropertyResult, fresh_state, verdicts
 
 
 @dataclass

@@ -14,7 +14,7 @@ from qloracle_conformance.judge import LEVELS
 from qloracle_conformance.operations.conversion import NO_STAGE
 from qloracle_conformance.operations.operation import Operation, with_default_options
 from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import Task, case_at
+from qloracle_conformance.task import Task, case_at
 from qloracle_conformance.usage import UsageError
 
 MEMORY_FAMILIES = ("memory", "layouts")  # they ask how arrays lie in memory, of which a text knows nothing

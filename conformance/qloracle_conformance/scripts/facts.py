@@ -13,12 +13,13 @@ from qloracle_conformance.judge import StageResult
 from qloracle_conformance.operations.operation import INPUTS, OUT, REPEAT, Operation, Outputs, level_of
 from qloracle_conformance.registry import JUDGED, OPERATIONS
 from qloracle_conformance.replay import replayed
-from qloracle_conformance.run import BROKEN, call_of
 from qloracle_conformance.scripts.checks import Check, checks_of
 from qloracle_conformance.sequences.judging import claims_of
 from qloracle_conformance.sequences.running import Workspace
 from qloracle_conformance.sequences.step import MOVES, steps_of
+from qloracle_conformance.task import call_of
 from qloracle_conformance.usage import UsageError
+from qloracle_conformance.verdicts import BROKEN
 from qloracle_conformance.witness import Witness
 
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 from qloracle_conformance.execution import Executor
 from qloracle_conformance.generators.case import Case
-from qloracle_conformance.run import Task, call_of, fresh_state, judge_case
+from qloracle_conformance.run import judge_case
 from qloracle_conformance.sequences.step import steps_of
+from qloracle_conformance.task import Task, call_of
+from qloracle_conformance.verdicts import fresh_state
 
 _STEP = re.compile(r"\bstep (\d+) \(([\w.]+)\)")
 

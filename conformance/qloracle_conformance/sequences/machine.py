@@ -9,11 +9,13 @@ from hypothesis.reporting import with_reporter
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from qloracle_conformance.execution import Executor
-from qloracle_conformance.run import Task, TaskState, judge_case
+from qloracle_conformance.run import judge_case
 from qloracle_conformance.search import ClaimBrokenError, HypothesisDraw
 from qloracle_conformance.sequences.bench import Bench
 from qloracle_conformance.sequences.step import MOVES
 from qloracle_conformance.sequences.walks import OTHER, Walk, finished, take
+from qloracle_conformance.task import Task
+from qloracle_conformance.verdicts import TaskState
 
 LONGEST = 25  # rules of an example
 

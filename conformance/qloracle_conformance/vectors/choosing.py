@@ -12,7 +12,7 @@ from qloracle_conformance.operations.conversion import NO_STAGE
 from qloracle_conformance.operations.operation import Operation
 from qloracle_conformance.pipe.selection import MEMORY_FAMILIES
 from qloracle_conformance.reduction import candidates
-from qloracle_conformance.run import Task, case_at
+from qloracle_conformance.task import Task, case_at
 from qloracle_conformance.vectors.locating import claims, reference_outputs
 from qloracle_conformance.vectors.vector import Source
 

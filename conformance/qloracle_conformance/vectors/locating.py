@@ -14,7 +14,7 @@ from qloracle_conformance.judge import StageResult
 from qloracle_conformance.operations.operation import Operation
 from qloracle_conformance.pipe.selection import MEMORY_FAMILIES
 from qloracle_conformance.registry import OPERATIONS
-from qloracle_conformance.run import Task, case_at
+from qloracle_conformance.task import Task, case_at
 from qloracle_conformance.vectors.units import Unit, units_of
 
 Outputs = tuple[HostArray, ...]

@@ -15,7 +15,7 @@ from qloracle_conformance.exchange.records import case_body
 from qloracle_conformance.files import FileError, read_text
 from qloracle_conformance.operations.operation import Operation
 from qloracle_conformance.registry import OPERATIONS, locked_ids, properties
-from qloracle_conformance.run import Task
+from qloracle_conformance.task import Task
 from qloracle_conformance.vectors.building import Settings, refused_vector, vector_of
 from qloracle_conformance.vectors.choosing import case_of
 from qloracle_conformance.vectors.hunting import hunted
