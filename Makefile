@@ -36,7 +36,7 @@ lint: environment ## ruff and mypy
 	$(BIN)/mypy
 
 bench: environment ## measure the backends, and the reference on one core
-	$(BIN)/python -m qloracle_conformance.bench
+	$(BIN)/qloracle bench
 	$(BIN)/python -m qloracle_conformance.bench_reference
 
 reports: environment ## make the reports anew that the README's tables come from (20 minutes; wants an idle machine)
@@ -44,7 +44,7 @@ reports: environment ## make the reports anew that the README's tables come from
 	-@for library in $(LIBRARIES); do \
 	    $(BIN)/qloracle check --backend $$library --deviations shipped --report reports/$$library-cpu.jsonl; done
 	-$(BIN)/qloracle check --backend numpy_casts --report reports/numpy_casts-cpu.jsonl
-	$(BIN)/python -m qloracle_conformance.bench --json reports/bench-cpu.json
+	$(BIN)/qloracle bench --json reports/bench-torch-cpu.json
 	-$(BIN)/python -m qloracle_conformance.bench_reference --json reports/bench-reference.json
 	$(BIN)/qloracle mutants -j $(WORKERS) --json reports/mutants.json >/dev/null
 	$(BIN)/python tools/readme_outputs.py

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from qloracle_conformance.commands.bench import bench
 from qloracle_conformance.commands.document import explain, spec
 from qloracle_conformance.commands.footprint import footprint
 from qloracle_conformance.commands.guard import console as _console
@@ -168,6 +169,7 @@ def generate(
     _guarded(action)
 
 
+app.command()(bench)
 app.command()(merge)
 app.command()(compare)
 app.command()(export)

@@ -1,6 +1,5 @@
 """Regenerating what is generated: the locked property ids, the README's tables and the page of results."""
 
-import json
 from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
@@ -13,9 +12,9 @@ from qloracle_conformance.files import FileError, read_text, write_atomically
 from qloracle_conformance.library_matrix import library_matrix, library_reports
 from qloracle_conformance.plan import Plan
 from qloracle_conformance.reading import Run, read_run
-from qloracle_conformance.reference_tables import reference_speed, sweeps
 from qloracle_conformance.registry import properties
 from qloracle_conformance.results_page import results_page
+from qloracle_conformance.speed_tables import backend_speed, reference_speed, sweeps
 from qloracle_conformance.table import print_matrices, print_verdicts
 from qloracle_conformance.vectors.canonical import canonical_files
 from qloracle_conformance.weights import MatrixResult
@@ -25,7 +24,11 @@ IDS = Path("conformance/qloracle_conformance/property_ids.txt")
 README = Path("README.md")
 RESULTS = Path("reports/results.md")
 REPORTS = {"torch": Path("reports/torch-cpu.jsonl"), "bitsandbytes": Path("reports/bitsandbytes-cpu.jsonl")}
-BENCHMARK = Path("reports/bench-cpu.json")
+BENCHMARKS = {
+    "PyTorch on the CPU": Path("reports/bench-torch-cpu.json"),
+    "PyTorch on a GPU": Path("reports/bench-torch-cuda.json"),
+    "CuPy on a GPU": Path("reports/bench-cupy-cuda.json"),
+}
 REFERENCE_SPEED = Path("reports/bench-reference.json")
 SWEEPS = [Path(f"reports/sweeps/{name}.json") for name in ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")]
 EXCERPT = ("nf4.quantize", "nf4.dequantize", "lora.forward")
@@ -71,7 +74,7 @@ def _readme(root: Path) -> Iterator[tuple[Path, str]]:
     reports = {name: read_run(root / path) for name, path in REPORTS.items()}
     parts = {
         "conformance": excerpt(reports["torch"]),
-        "bench": speed(root / BENCHMARK),
+        "bench": "\n".join(backend_speed(root / path, where) for where, path in BENCHMARKS.items()),
         "sweeps": sweeps([root / path for path in SWEEPS]),
         "libraries": library_matrix(library_reports(root / "reports")),
     }
@@ -108,29 +111,3 @@ def _matrix(line: Mapping[str, Any]) -> MatrixResult:
     return MatrixResult(
         line["name"], shape, line["dtype"], line["not_finite"], line["bits_per_weight"], line["sqnr_db"]
     )
-
-
-def speed(path: Path) -> str:
-    """Return the benchmark's ratios as a Markdown table.
-
-    Raises
-    ------
-    FileError
-        If there is no report of `qloracle_conformance.bench`.
-    """
-    try:
-        run = json.loads(read_text(path))
-        rows = [
-            f"| {r['operation']} | {r['format']} | {r['million_values_per_second']['reference']:.0f} |"
-            f" {r['torch_over_bitsandbytes']:.2f} | {r['torch_over_reference']:.1f} |"
-            for r in run["results"]
-        ]
-        versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-        head = (
-            f"NF4, block {run['block_size']}, {run['elements']:,} elements on {run['threads']} CPU threads, medians of"
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise FileError(f"{path} is no report of the benchmark: {type(error).__name__}: {error}") from error
-    names = "| | format | reference on one thread, million values/s | torch : bitsandbytes | torch : reference |"
-    table = "\n".join([names, "|---|---|---:|---:|---:|", *rows])
-    return f"{head} {run['repeat']} in one run; {versions}. The last two columns are ratios of speeds.\n\n{table}\n"

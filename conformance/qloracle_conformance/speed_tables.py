@@ -1,4 +1,4 @@
-"""Tables of the reference for the README: how fast it is, and what its sweeps over all inputs found."""
+"""Tables for the README: how fast the backends and the reference are, and what sweeps over all inputs found."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,41 @@ from pathlib import Path
 from typing import Any
 
 from qloracle_conformance.files import FileError, read_text
+
+
+def backend_speed(path: Path, where: str) -> str:
+    """Return what `qloracle bench` measured as a Markdown table; that it did not run yet, where there is no report.
+
+    Raises
+    ------
+    FileError
+        If the file is no report of `qloracle bench`.
+    """
+    if not path.exists():
+        return f"{where}: not yet run.\n"
+    try:
+        run = json.loads(read_text(path))
+        others = list(dict.fromkeys(name for line in run["results"] for name in line["ratios"]))
+        rows = [_backend_row(line, others) for line in run["results"]]
+        machine = ", ".join(
+            f"{value}" if name == "device" else f"{name} {value}" for name, value in run["machine"].items()
+        )
+        head = (
+            f"{where} ({machine}), {run['date']}, medians of {run['repeat']} in one run, in which copying ran at"
+            f" {run['copy_bytes_per_second'] / 1e9:.3g} GB/s and the bfloat16 product at"
+            f" {run['product_flops_per_second'] / 1e12:.3g} TFLOP/s. The last columns are ratios of speeds."
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(f"{path} is no report of the benchmark: {type(error).__name__}: {error}") from error
+    names = ["operation", "format", "elements", "rate", "of the limit", *(f"speed : {name}" for name in others)]
+    return f"{head}\n\n{_table(names, rows)}"
+
+
+def _backend_row(line: Mapping[str, Any], others: Sequence[str]) -> list[str]:
+    unit = "TFLOP/s" if line["limit"] == "product" else "GB/s"
+    ratios = [f"{line['ratios'][name]:.2f}" if name in line["ratios"] else "–" for name in others]
+    rate, fraction = f"{line['rate']:.3g} {unit}", f"{line['fraction']:.2f}"
+    return [line["name"], line["format"], f"{line['elements']:,}", rate, fraction, *ratios]
 
 
 def reference_speed(path: Path) -> str:
