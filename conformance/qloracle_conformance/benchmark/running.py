@@ -1,7 +1,7 @@
 """One run of the benchmark: check, measure every work beside the machine's limits, and write what was found."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -114,7 +114,7 @@ def _sizes(settings: Settings) -> Iterator[int]:
     yield settings.elements
 
 
-def _header(settings: Settings, machine: Machine, limits: dict[str, float]) -> dict[str, object]:
+def _header(settings: Settings, machine: Machine, limits: Mapping[str, float]) -> dict[str, object]:
     libraries = {}
     for name in ("numpy", "torch", "triton", "cupy-cuda13x", "bitsandbytes", "torchao", "peft"):
         try:
