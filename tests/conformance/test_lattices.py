@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from qloracle.bounds import Roundings
+from qloracle.int8_linear import weight_values
 from qloracle.rounding import decode, encode
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.generators.linear import WIDE_LENGTHS
+from qloracle_conformance.generators.quantized_linear import LATTICES as WEIGHT_LATTICES
+from qloracle_conformance.operations.int8_linear import weight_of
 from qloracle_conformance.registry import OPERATIONS
 
-from .claims import cases_of
+from .claims import case_of, cases_of
 from .sums import ORDERS, evaluated, exact_product, exact_sum, float32_product, float32_sum, operands
 
 LAYERS = ("lora.forward", "lora.backward", "qlora.forward", "qlora.backward")
@@ -142,3 +146,14 @@ def test_a_scale_other_than_one_is_met_where_the_scale_is_singled_out_and_the_wh
         assert scales - {1.0}, f"{term}: the scale alpha/r is always 1"
         assert any(c.array("lora_a").shape[0] > 1 for c in cases), f"{term}: the rank is always 1"
         assert all(np.any(c.array("lora_b").items) for c in cases), f"{term}: B is zero"
+
+
+@pytest.mark.parametrize("operation", [f"{k}_weight.{d}" for k in ("int8", "affine") for d in ("forward", "backward")])
+def test_no_order_of_the_products_with_a_quantized_weight_overflows(operation: str) -> None:
+    for family, seed in (*product(WEIGHT_LATTICES, (0,)), *product(("exponents",), range(1, 4))):
+        for index in range((12 if family == "exponents" else 3) if family in OPERATIONS[operation].families else 0):
+            case = case_of(operation, family, index, seed)
+            rows = case.array("dy" if "dy" in case.inputs else "x").real()
+            weight = np.abs(weight_values(weight_of(case))).astype(np.float64)
+            sums = np.abs(rows.reshape(-1, rows.shape[-1])) @ (weight if "dy" in case.inputs else weight.T)
+            assert sums.size == 0 or sums.max() < np.finfo(np.float32).max, (family, seed, index, sums.max())

@@ -83,8 +83,9 @@ def activations(draw: Draw, random: np.random.Generator, shape: tuple[int, ...],
         whole = whole * 0
     elif family == "exponents":
         fmt = format_named(dtype)
-        # Only single factors are so small, and their products with the weights, which are at least 2^8, are normal.
-        whole *= 2.0 ** draw.choice((fmt.minimum_exponent - 3, fmt.bias - 20 if fmt.exponent_bits == 8 else 3))
+        # Only single factors are so small, and their products with the weights, which are at least 2^8, are normal; and
+        # a sum of a thousand products with weights below 2^17 is finite, whatever their signs and their order.
+        whole *= 2.0 ** draw.choice((fmt.minimum_exponent - 3, fmt.bias - 28 if fmt.exponent_bits == 8 else 3))
     return rounded(whole, dtype)
 
 
