@@ -34,7 +34,9 @@ def compiled(case: Any, target: GPUTarget) -> Any:
         signature={name: kinds[name] for name in names},
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={  # what a launch finds out
-            (names.index(name),): [["tt.divisibility", 16]] for name in case.arguments if name not in constants
+            (names.index(name),): [["tt.divisibility", 16]]
+            for name, kind in case.arguments.items()
+            if name not in constants and kind != "fp32"
         },
     )
     return triton.compile(source, target=target, options={**OPTIONS, "num_warps": case.warps})
@@ -67,13 +69,15 @@ def amd(asm: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    from kernel_cases import all_cases  # its neighbour, where this file is run as a script
+    sys.path.insert(0, str(Path(__file__).parents[2]))  # where this file is run as a script
+    from tests.gpu.kernel_cases import all_cases
 
     chosen = sys.argv[1:] or list(TARGETS)
     for case in all_cases():
         for name in chosen:
-            asm = compiled(case, TARGETS[name]).asm
-            found = amd(asm) if "amdgcn" in asm else nvidia(asm)
+            kernel = compiled(case, TARGETS[name])
+            found = amd(kernel.asm) if "amdgcn" in kernel.asm else nvidia(kernel.asm)
+            found["shared"] = kernel.metadata.shared
             print(json.dumps({"name": case.name, "target": name, **found}), flush=True)  # noqa: T201
 
 

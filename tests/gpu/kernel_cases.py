@@ -7,8 +7,9 @@ import torch
 
 from qloracle.formats import FORMATS
 from qloracle.tables import CODEBOOKS
-from qloracle_gpu.torch.kernels import blockwise, conversions, exact_mean, gemv, int8, int8_product, restoring
+from qloracle_gpu.torch.kernels import adamw, blockwise, conversions, exact_mean, int8, restoring
 from qloracle_gpu.torch.kernels.cells import MARGIN, cell_table
+from qloracle_gpu.torch.optim.quantized_moments import CODEBOOKS_OF_MOMENTS
 
 READ = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*i16"}
 WRITTEN = {**READ, "bfloat16": "*bf16"}
@@ -33,14 +34,16 @@ class Case:
 
 
 def all_cases() -> list[Case]:
+    from .product_cases import product_cases
+
     return [
         *quantizing(),
         *dequantizing(),
         *averaging(),
         *int8_cases(),
         *converting(),
-        *multiplying(),
-        *integer_products(),
+        *optimizer_steps(),
+        *product_cases(),
     ]
 
 
@@ -79,7 +82,7 @@ def dequantizing() -> list[Case]:
         Case(
             f"dequantize {fmt}{' nested' if nested else ''}{'' if packed else ' 8-bit'}", restoring.dequantize_kernel,
             {"data_ptr": "*u8", "entries_ptr": "*fp32", "out_ptr": WRITTEN[fmt], "size": "i64", "data_size": "i64",
-             **_renamed(NESTED if nested else ABSMAX)},
+             **renamed(NESTED if nested else ABSMAX)},
             {"PARTS": 1, "ROWS": 64, "GROUP": 64, "FORMAT": fmt, "PACKED": packed, "NESTED": nested},
         )
         for fmt, nested, packed in [*stored, ("float32", 256, False)]
@@ -133,48 +136,28 @@ def converting() -> list[Case]:
     return [*encoding, *decoding]
 
 
-def multiplying() -> list[Case]:
-    sizes = dict.fromkeys(("rows", "count", "inner", "row_bytes"), "i32")
-    kinds = [
-        ("bfloat16", 1, True, 256, "bfloat16"), ("bfloat16", 16, True, 256, "bfloat16"),
-        ("float32", 1, True, 0, "float32"), ("float16", 4, False, 0, "float32"),
-    ]  # fmt: skip
-    return [
-        Case(
-            f"product of {rows} rows of {fmt} with {4 if packed else 8}-bit{' nested' if nested else ''} weights",
-            gemv.gemv_kernel,
-            {"x_ptr": READ[fmt], "data_ptr": "*u8", "entries_ptr": "*fp32", **_renamed(NESTED if nested else ABSMAX),
-             "bias_ptr": READ[fmt], "y_ptr": WRITTEN[fmt], **sizes},
-            {"PARTS": 1, "PACKED": packed, "NESTED": nested, "ROUNDED": rounded, "BY_BITS": False, "FORMAT": fmt,
-             "BIAS": fmt, "OUT": fmt, **gemv.tile_of(rows, 8192, 64)},
-            store="", fused=max(4096, 1024 * rows) // 128,
-        )
-        for fmt, rows, packed, nested, rounded in kinds
-    ]  # fmt: skip
-
-
-def integer_products() -> list[Case]:
-    operands = {"a_ptr": "*i8", "b_ptr": "*i8"}
-    scales = {"row_ptr": "*fp32", "column_ptr": "*fp32", "bias_ptr": "*fp32"}
-    sizes = dict.fromkeys(("rows", "columns", "inner"), "i32")
+def optimizer_steps() -> list[Case]:
+    books, cpu = CODEBOOKS_OF_MOMENTS, torch.device("cpu")
+    sizes = adamw.map_constants(books["m"], cpu, "M")[1] | adamw.map_constants(books["v"], cpu, "V")[1]
+    numbers = dict.fromkeys(("beta1", "gain1", "beta2", "gain2", "root", "eps", "rate", "decay"), "fp32")
+    tables = {"codes": "*u8", "absmax": "*fp32", "entries": "*fp32", "cells": "*i64", "midpoints": "*fp64"}
+    tables = {f"{what}_{moment}_ptr": kind for moment in "mv" for what, kind in tables.items()}
+    kinds = [(fmt, "propagate", False) for fmt in READ] + [("bfloat16", "skip", True), ("float16", "reset", True)]
     found = []
-    for rows, out, pointer in ((1, "bfloat16", "*bf16"), (4096, "bfloat16", "*bf16"), (4096, "int32", "*i32")):
-        tile = int8_product.tile_of(rows)
-        warps = tile.pop("num_warps")
-        parts = scales if out != "int32" else dict.fromkeys(scales)
-        found.append(Case(
-            f"INT8 product of {rows} rows to {out}", int8_product.product_kernel,
-            {**operands, **parts, "y_ptr": pointer, **sizes}, {**tile, "OUT": out}, load="", divides=True, warps=warps,
-            matrix_units={"sm_80": "mma.sync", "sm_90": "mma.sync" if rows == 1 else "wgmma", "gfx942": "v_mfma_i32"},
-        ))  # fmt: skip
-    scale = Case(
-        "scale of an INT8 product", int8_product.scale_kernel,
-        {"acc_ptr": "*i32", **scales, "y_ptr": "*fp32", "rows": "i32", "columns": "i32"},
-        {"ROWS": 8, "COLUMNS": 256, "OUT": "float32"}, divides=True,
-    )  # fmt: skip
-    return [*found, scale]
+    for fmt, nonfinite, stochastic in kinds:
+        given = {"p_ptr": READ[fmt], "g_ptr": READ[fmt], "out_ptr": "*i16" if stochastic else WRITTEN[fmt],
+                 "random_ptr": "*i32" if stochastic else None, "size": "i64", **numbers}  # fmt: skip
+        how = {"FORMAT": fmt, "NONFINITE": nonfinite, **adamw.target_constants(fmt, stochastic=stochastic)}
+        name = f"step of {fmt}{' rounded stochastically' if stochastic else ''}"
+        found += [
+            Case(f"AdamW {name}", adamw.step_kernel, {**given, "m_ptr": "*fp32", "v_ptr": "*fp32"},
+                 {"TILE": adamw.TILE, **how}),
+            Case(f"8-bit AdamW {name}", adamw.step_8bit_kernel, {**given, **tables},
+                 {**adamw.tile_of(256), **sizes, "MARGIN": MARGIN, **how}),
+        ]  # fmt: skip
+    return found
 
 
-def _renamed(absmax: dict[str, str | None]) -> dict[str, str | None]:
+def renamed(absmax: dict[str, str | None]) -> dict[str, str | None]:
     names = ("absmax_ptr", "absmax_codes_ptr", "absmax_entries_ptr", "offset_ptr")
     return dict(zip(names, absmax.values(), strict=True))

@@ -14,6 +14,7 @@ import torch
 
 import qloracle
 import qloracle_gpu.torch as backend
+from qloracle_gpu.torch import optim
 
 # What the reference has and this backend does not; whoever adds one takes it out here.
 NOT_OFFERED = set(Path(__file__).with_name("not_offered.txt").read_text(encoding="utf-8").split())
@@ -24,9 +25,12 @@ WITH_OUT_DTYPE = {
     "scale_int8_matmul", "lora_forward", "qlora_forward", "dora_forward", "qdora_forward", "embedding_lora_forward",
     "weight_only_forward", "int8_linear_forward", "llm_int8_forward", "quantized_matmul",
 }  # fmt: skip
-# The module that builds the conformance record is the suite's affair.
+# The modules that build conformance records are the suite's affair.
 MODULES = [
-    f"qloracle_gpu.torch.{info.name}" for info in pkgutil.iter_modules(backend.__path__) if info.name != "conformance"
+    f"{package.__name__}.{info.name}"
+    for package in (backend, optim)
+    for info in pkgutil.iter_modules(package.__path__)
+    if not info.name.startswith("conformance")
 ]
 
 

@@ -20,6 +20,7 @@ from qloracle_gpu.torch.kernels.cells import MARGIN, cell_table
 
 FOLDER = Path(__file__).parent
 JUDGED = "import sys; from qloracle_conformance.cli import main; sys.exit(main())"
+SHARED_BYTES = {"sm_80": 163 << 10, "sm_90": 227 << 10, "gfx942": 64 << 10}  # that a program can have
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="NOT RUN: the kernels need Triton")
 
 
@@ -30,17 +31,27 @@ def run(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[s
 
 
 # One operation for each family of kernels through the suite, for its layouts; `SCRIPTS` hold the rest to account.
-JUDGED_OPERATIONS = ["nf4.*quantize", "nf4_double.matmul", "int8.scale"]
+OPTIMIZERS = "qloracle_gpu.torch.conformance_optimizers:backend"
+JUDGED_OPERATIONS = [
+    ("torch", "nf4.*quantize"), ("torch", "nf4_double.matmul"), ("torch", "int8.scale"), (OPTIMIZERS, "adamw*.step"),
+    (OPTIMIZERS, "adamw.stochastic"),
+]  # fmt: skip
 # What compares interpreted kernels with the reference, and how many results there must be.
-SCRIPTS = {"interpret_blocks.py": 3 * 10**5, "interpret_products.py": 10**5}
+SCRIPTS = {
+    "interpret_blocks.py": 3 * 10**5,
+    "interpret_products.py": 10**5,
+    "interpret_matrix_products.py": 3 * 10**5,
+    "interpret_adapters.py": 10**5,
+    "interpret_adamw.py": 4 * 10**5,
+}
 
 
 @pytest.mark.slow
 @needs_triton
-@pytest.mark.parametrize("operation", JUDGED_OPERATIONS)
-def test_interpreted_kernels_obey_the_reference(operation: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("backend", "operation"), JUDGED_OPERATIONS)
+def test_interpreted_kernels_obey_the_reference(backend: str, operation: str, tmp_path: Path) -> None:
     report = tmp_path / "report.jsonl"
-    options = ["check", "--backend", "torch", "--only", f"{operation}.*", "--profile", "smoke", "--timeout", "300",
+    options = ["check", "--backend", backend, "--only", f"{operation}.*", "--profile", "smoke", "--timeout", "300",
                "--report", str(report)]  # fmt: skip
     ended = run(["-W", "ignore", "-c", JUDGED, *options], TRITON_INTERPRET="1")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -53,6 +64,15 @@ def test_interpreted_kernels_obey_the_reference(operation: str, tmp_path: Path) 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_interpreted_kernels_give_the_words_of_the_reference(script: str) -> None:
     ended = run(["-W", "ignore", str(FOLDER / script)], TRITON_INTERPRET="1")
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) > SCRIPTS[script], ended.stdout
+
+
+@needs_triton
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT RUN: no CUDA device")
+@pytest.mark.parametrize("script", ["interpret_matrix_products.py", "interpret_adapters.py"])
+def test_kernels_of_products_obey_the_reference_on_a_gpu(script: str) -> None:
+    ended = run(["-W", "ignore", str(FOLDER / script)])
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) > SCRIPTS[script], ended.stdout
 
@@ -125,7 +145,22 @@ def test_bfloat16_is_rounded_by_the_instruction_that_rounds_to_nearest_even() ->
 
 @pytest.mark.slow
 @needs_triton
-def test_products_of_integers_use_the_matrix_units() -> None:
+def test_no_product_of_float32_loses_bits_of_its_operands() -> None:
+    for case, row in compiled():
+        wrong = [o for o in row["operations"] if "tf32" in o or "xf32" in o or ("mma" in o and ".f16.f16.f16" in o)]
+        assert not wrong, f"{case.name} for {row['target']}: {wrong}"
+
+
+@pytest.mark.slow
+@needs_triton
+def test_every_program_fits_into_shared_memory() -> None:
+    for case, row in compiled():
+        assert row["shared"] <= SHARED_BYTES[row["target"]], f"{case.name} for {row['target']}: {row['shared']} bytes"
+
+
+@pytest.mark.slow
+@needs_triton
+def test_products_of_integers_and_of_16_bits_use_the_matrix_units() -> None:
     for case, row in compiled():
         unit = case.matrix_units.get(row["target"])
         used = unit is None or any(o.startswith(unit) for o in row["operations"])

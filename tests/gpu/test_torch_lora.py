@@ -87,7 +87,8 @@ def test_backward_is_exact_on_small_integers(options: dict[str, Any], dtype: str
     tensors = as_tensors(operands | {"dy": dy}, dtype)
     got = backend.lora_backward(**tensors, **native(options))
     for name, real in vars(expected).items():
-        require_number(getattr(got, name), real, dtype, f"gradient of {name} in {dtype}")
+        fmt = "float32" if "bias" in name else dtype
+        require_number(getattr(got, name), real, fmt, f"gradient of {name} for {dtype}")
 
 
 def test_operands_of_different_formats_give_gradients_of_their_own_format() -> None:
@@ -96,8 +97,21 @@ def test_operands_of_different_formats_give_gradients_of_their_own_format() -> N
     y = backend.lora_forward(**tensors, alpha=8)
     del tensors["bias"]
     gradients = backend.lora_backward(y.to(torch.bfloat16), **tensors, alpha=8)
-    dtypes = [torch.float16, torch.float32, torch.bfloat16, torch.bfloat16, torch.bfloat16]
+    dtypes = [torch.float16, torch.float32, torch.bfloat16, torch.float32, torch.float32]
     assert (y.dtype, [g.dtype for g in astuple(gradients)]) == (torch.float16, dtypes)
+
+
+def test_gradients_of_biases_are_sums_in_float32_whatever_the_format_of_dy() -> None:
+    # 1 + 2^-8 is no bfloat16 number; its double, the gradient of the adapter's bias, is none either.
+    dy = torch.tensor([[1.0], [2**-8]], dtype=torch.bfloat16)
+    two, one = torch.zeros(2, 1, dtype=torch.bfloat16), torch.ones(1, 1)
+    stored = backend.quantize_blockwise(one)
+    for gradients in (
+        backend.lora_backward(dy, two, one, one, one, alpha=2),
+        backend.qlora_backward(dy, two, stored, one, one, alpha=2),
+    ):
+        assert [hexadecimal(each) for each in (gradients.bias, gradients.lora_bias)] == ["3f808000", "40008000"]
+    assert hexadecimal(backend.dora_backward(dy, two, one, one, one, one[0], alpha=2).bias) == "3f808000"
 
 
 def test_the_output_is_rounded_once_from_float32() -> None:

@@ -7,8 +7,11 @@ ends them.
 Inputs are never modified, and may have any strides; results are new and contiguous, without gradient history. Torch
 must keep subnormals (it does unless `torch.set_flush_denormal(True)` was called) and, for products of float32
 matrices, their full precision: otherwise they raise `MatmulPrecisionError`.
+
+Layers are in `modules`, optimizers in `optim`.
 """
 
+from qloracle_gpu.torch import library as _library  # noqa: F401 - registers torch.ops.qloracle
 from qloracle_gpu.torch.blocks import block_absmax
 from qloracle_gpu.torch.blockwise import QuantizedBlocks, dequantize_blockwise, quantize_blockwise
 from qloracle_gpu.torch.decomposition import Decomposed, decompose, outlier_columns
@@ -31,15 +34,32 @@ from qloracle_gpu.torch.lora import LoraGradients, lora_backward, lora_forward
 from qloracle_gpu.torch.matmul import MatmulPrecisionError, int8_matmul
 from qloracle_gpu.torch.merging import lora_merge, lora_unmerge, merge_bias
 from qloracle_gpu.torch.nested_absmax import QuantizedAbsmax, dequantize_absmax, quantize_absmax
+from qloracle_gpu.torch.optim.accumulate import accumulate_gradients, accumulated_step
+from qloracle_gpu.torch.optim.adamw import AdamwState, adamw_init, adamw_moments, adamw_parameter, adamw_step
+from qloracle_gpu.torch.optim.adamw8bit import adamw8bit_step
+from qloracle_gpu.torch.optim.clipping import clip_by_norm
+from qloracle_gpu.torch.optim.options import AdamwOptions
+from qloracle_gpu.torch.optim.paged import PagedStates, fetch_state, page_states, store_state
+from qloracle_gpu.torch.optim.paging import PagePlan, page_in, page_plan
+from qloracle_gpu.torch.optim.quantized_moments import (
+    Adamw8bitState,
+    adamw8bit_init,
+    dequantize_moments,
+    quantize_moments,
+)
+from qloracle_gpu.torch.optim.state import state_arrays, state_bytes, state_from_arrays
 from qloracle_gpu.torch.packing import pack_4bit, storage_bytes, storage_view, unpack_4bit
 from qloracle_gpu.torch.qdora import qdora_backward, qdora_forward
 from qloracle_gpu.torch.qlora import qlora_backward, qlora_forward
 from qloracle_gpu.torch.quantized_product import quantized_matmul
 from qloracle_gpu.torch.quantizing_like import quantize_like
 from qloracle_gpu.torch.requantizing import merge_into_original, merge_requantize
-from qloracle_gpu.torch.rounding import decode, encode
+from qloracle_gpu.torch.rounding import decode, encode, round_to
 
 __all__ = [
+    "Adamw8bitState",
+    "AdamwOptions",
+    "AdamwState",
     "AdapterMatrices",
     "Decomposed",
     "DoraGradients",
@@ -49,16 +69,28 @@ __all__ = [
     "LoraGradients",
     "MatmulPrecisionError",
     "MergedDora",
+    "PagePlan",
+    "PagedStates",
     "QuantizedAbsmax",
     "QuantizedBlocks",
     "QuantizedInt8",
+    "accumulate_gradients",
+    "accumulated_step",
+    "adamw8bit_init",
+    "adamw8bit_step",
+    "adamw_init",
+    "adamw_moments",
+    "adamw_parameter",
+    "adamw_step",
     "block_absmax",
+    "clip_by_norm",
     "decode",
     "decompose",
     "dequantize_absmax",
     "dequantize_blockwise",
     "dequantize_double",
     "dequantize_int8",
+    "dequantize_moments",
     "dora_backward",
     "dora_forward",
     "dora_merge",
@@ -68,6 +100,7 @@ __all__ = [
     "embedding_lora_backward",
     "embedding_lora_forward",
     "encode",
+    "fetch_state",
     "int8_linear_forward",
     "int8_matmul",
     "llm_int8_backward",
@@ -82,6 +115,9 @@ __all__ = [
     "merge_requantize",
     "outlier_columns",
     "pack_4bit",
+    "page_in",
+    "page_plan",
+    "page_states",
     "qdora_backward",
     "qdora_forward",
     "qlora_backward",
@@ -91,10 +127,16 @@ __all__ = [
     "quantize_double",
     "quantize_int8",
     "quantize_like",
+    "quantize_moments",
     "quantized_matmul",
+    "round_to",
     "scale_int8_matmul",
+    "state_arrays",
+    "state_bytes",
+    "state_from_arrays",
     "storage_bytes",
     "storage_view",
+    "store_state",
     "unpack_4bit",
     "weight_only_backward",
     "weight_only_forward",

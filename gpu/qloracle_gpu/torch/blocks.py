@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from qloracle.errors import reject_value, require_positive_integer
+from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.formats import require_dtype, require_tensor_format
 from qloracle_gpu.torch.pieces import tiles, work_through
 
@@ -30,6 +31,7 @@ def block_columns(per_block: Tensor, size: int, block_size: int) -> list[Tensor]
     return [part for part in parts if part.numel()]
 
 
+@compiles_as_operator
 def block_absmax(x: Tensor, block_size: int) -> Tensor:
     """Return the largest magnitude of every flat block.
 

@@ -19,6 +19,7 @@ from qloracle_gpu.torch.blocks import (
     require_block_values,
 )
 from qloracle_gpu.torch.codebooks import codebook_named, device_codebook
+from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.formats import NAMES, dtype_named, require_device, require_dtype, require_tensor_format
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
 from qloracle_gpu.torch.kernels.stored_absmax import PlainAbsmax, StoredAbsmax
@@ -41,6 +42,7 @@ class QuantizedBlocks:
     dtype: str  # format name of the original
 
 
+@compiles_as_operator
 def quantize_blockwise(x: Tensor, *, codebook: str | Codebook = "nf4", block_size: int = 64) -> QuantizedBlocks:
     """Quantize a tensor in flat blocks: absmax, codes, and for a 4-bit codebook packing.
 
@@ -103,6 +105,7 @@ def nearest_block_codes(flat: Tensor, absmax: Tensor, codebook: Codebook, block_
     return codes
 
 
+@compiles_as_operator
 def dequantize_blockwise(quantized: QuantizedBlocks, *, dtype: str | None = None) -> Tensor:
     """Restore a tensor from its codes and absmax.
 

@@ -139,7 +139,12 @@ def _scale_int8_matmul(
 
 
 def _lora_backward(dy: Tensor, **arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(vars(q.lora_backward(dy, **arguments)).values())
+    return _gradients(q.lora_backward(dy, **arguments), arguments["x"])
+
+
+def _gradients(found: q.LoraGradients, x: Tensor) -> tuple[Tensor, ...]:
+    """Return gradients as the suite takes them: in the format of x, those of biases rounded to it here."""
+    return tuple(gradient.to(x.dtype) for gradient in vars(found).values())
 
 
 def _quantized(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +173,7 @@ def _qlora_forward(**arguments: Any) -> Tensor:
 
 
 def _qlora_backward(**arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(vars(q.qlora_backward(**_quantized(arguments))).values())[:4]
+    return _gradients(q.qlora_backward(**_quantized(arguments)), arguments["x"])[:4]
 
 
 OPS: dict[str, Callable[..., Any]] = {

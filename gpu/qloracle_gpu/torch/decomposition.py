@@ -112,10 +112,15 @@ def decompose(
 
 def activation_rows(x: Tensor) -> Tensor:
     """Return activations as a float32 matrix whose rows run over all axes but the last."""
-    wide = require_tensor_format("x", x).to(torch.float32)
-    if wide.ndim < 1:
+    return unwidened_rows(x).to(torch.float32)
+
+
+def unwidened_rows(x: Tensor) -> Tensor:
+    """Return activations as such a matrix in their own format."""
+    values = require_tensor_format("x", x)
+    if values.ndim < 1:
         reject_value("x", "at least 1-d", "0-d")
-    return wide.reshape(wide.shape[:-1].numel(), wide.shape[-1])
+    return values.reshape(values.shape[:-1].numel(), values.shape[-1])
 
 
 def _limit(threshold: float) -> float:
@@ -129,10 +134,10 @@ def _outlying(rows: Tensor, limit: float) -> Tensor:
     """Return which elements are outliers by themselves."""
     if limit == 0:
         return torch.zeros_like(rows, dtype=torch.bool)
-    least = torch.tensor(limit, dtype=torch.float64).to(torch.float32)
+    least = torch.tensor(limit, dtype=torch.float64, device="cpu").to(torch.float32)
     # |x| is a float32 number: it is below the threshold exactly where it is below the next float32 number up.
     if float(least) < limit:
-        least = least.nextafter(torch.tensor(torch.inf))
+        least = least.nextafter(torch.tensor(torch.inf, device="cpu"))
     return ~(rows.abs() < float(least)) | ~rows.isfinite()
 
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qloracle.errors import reject_value
 from qloracle_gpu.torch.autocast import ignores_autocast
-from qloracle_gpu.torch.formats import dtype_named, float64_device, require_tensor_format
-from qloracle_gpu.torch.lora import dropout_factor, dropped_share, layer_operands, lora_scale, output_vector
+from qloracle_gpu.torch.compiling import compiles_as_operator
+from qloracle_gpu.torch.formats import dtype_named, float64_device
+from qloracle_gpu.torch.layer_operands import layer_operands, require_gradient
+from qloracle_gpu.torch.lora import dropout_factor, dropped_share, lora_scale, output_vector
 from qloracle_gpu.torch.matmul import require_float32_matmul
 from qloracle_gpu.torch.merge_operands import weight_and_change
 
@@ -32,7 +33,7 @@ class DoraGradients:
     lora_a: Tensor  # (r, d_in), in the dtype of A
     lora_b: Tensor  # (d_out, r), in the dtype of B
     magnitude: Tensor  # (d_out,), in the dtype of the magnitude
-    bias: Tensor  # (d_out,), in the dtype of dy
+    bias: Tensor  # (d_out,), float32
 
 
 def dora_norm(
@@ -90,6 +91,7 @@ def over_norms(values: Tensor, norms: Tensor) -> Tensor:
     return (values / norms.masked_fill(empty, 1.0)).masked_fill(empty, 0.0)
 
 
+@compiles_as_operator
 @ignores_autocast
 def dora_forward(
     x: Tensor,
@@ -154,6 +156,7 @@ def dora_forward(
     return (y if offset is None else y.add_(offset)).to(target)
 
 
+@compiles_as_operator
 @ignores_autocast
 def dora_backward(
     dy: Tensor,
@@ -189,7 +192,8 @@ def dora_backward(
 
     Notes
     -----
-    Clause ``[dora.backward]``. Declared roundings: float32 throughout; then one to the format of each gradient.
+    Clause ``[dora.backward]``. Declared roundings: float32 throughout; then one to the format of each gradient, but
+    for the bias.
 
     Examples
     --------
@@ -218,13 +222,10 @@ def dora_backward(
         lora_a=(back.T @ share).mul_(scale).to(lora_a.dtype),
         lora_b=(gained.T @ (share @ a.T)).mul_(scale).to(lora_b.dtype),
         magnitude=over_norms((dy_rows * (share @ merged.T)).sum(0), norms).to(magnitude.dtype),
-        bias=dy_rows.sum(0).to(dy.dtype),
+        bias=dy_rows.sum(0),
     )
 
 
 def output_gradient(dy: Tensor, expected: tuple[int, ...]) -> Tensor:
     """Return the gradient of an output as float32, after checking its shape."""
-    gradient = require_tensor_format("dy", dy).to(torch.float32)
-    if gradient.shape != expected:
-        reject_value("dy", f"of shape {expected}", tuple(gradient.shape))
-    return gradient
+    return require_gradient(dy, expected).to(torch.float32)

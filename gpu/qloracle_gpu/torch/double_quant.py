@@ -19,6 +19,7 @@ from qloracle_gpu.torch.blockwise import (
     require_data,
 )
 from qloracle_gpu.torch.codebooks import codebook_named
+from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.formats import dtype_named, require_device, require_dtype
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
 from qloracle_gpu.torch.kernels.stored_absmax import NestedAbsmax
@@ -44,6 +45,7 @@ class DoubleQuantized:
     nested_codebook: str | Codebook = NESTED_CODEBOOK  # of the absmax
 
 
+@compiles_as_operator
 def quantize_double(
     x: Tensor,
     *,
@@ -80,6 +82,7 @@ def quantize_double(
     return DoubleQuantized(plain.data, nested, codebook, plain.block_size, plain.shape, plain.dtype, nested_codebook)
 
 
+@compiles_as_operator
 def dequantize_double(quantized: DoubleQuantized, *, dtype: str | None = None) -> Tensor:
     """Restore a tensor whose absmax are quantized: first the absmax, then the values.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qloracle.errors import reject_type, reject_value
 from qloracle_gpu.torch.autocast import ignores_autocast
+from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.dora import output_gradient
 from qloracle_gpu.torch.formats import dtype_named, require_tensor
 from qloracle_gpu.torch.lora import lora_scale
@@ -33,6 +34,7 @@ class EmbeddingGradients:
     lora_b: Tensor  # (d_dim, r), in the dtype of B
 
 
+@compiles_as_operator
 @ignores_autocast
 def embedding_lora_forward(
     ids: Tensor,
@@ -96,6 +98,7 @@ def embedding_lora_forward(
     return rows.to(torch.float32).add((low @ b.T).mul_(scale)).to(target)
 
 
+@compiles_as_operator
 @ignores_autocast
 def embedding_lora_backward(
     dy: Tensor,

@@ -19,6 +19,7 @@ from qloracle_gpu.torch.blocks import (
     block_count,
     block_matrices,
 )
+from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.formats import (
     NAMES,
     dtype_named,
@@ -46,6 +47,7 @@ class QuantizedInt8:
     dtype: str  # format name of the original
 
 
+@compiles_as_operator
 def quantize_int8(x: Tensor, *, granularity: str = "tensor", block_size: int | None = None) -> QuantizedInt8:
     """Quantize a tensor to INT8 by absmax.
 
@@ -81,7 +83,7 @@ def quantize_int8(x: Tensor, *, granularity: str = "tensor", block_size: int | N
     ([28, -12, -101, 28, -73, 19, 56, 127], tensor(5.4000))
     """
     values = require_tensor_format("x", x)
-    shape = _absmax_shape(values.shape, granularity, block_size)
+    shape = absmax_shape(values.shape, granularity, block_size)
     if _kernels_take(values):
         from qloracle_gpu.torch.kernels.int8_launches import quantized
 
@@ -110,6 +112,7 @@ def int8_codes(values: Tensor, absmax: Tensor, granularity: str, block_size: int
     return codes
 
 
+@compiles_as_operator
 def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Tensor:
     """Restore a tensor from its INT8 codes and absmax.
 
@@ -141,13 +144,8 @@ def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Te
     tensor([ 1.0079, -2.0000])
     """
     target = dtype_named(quantized.dtype if dtype is None else dtype, "dtype")
-    codes = require_dtype("codes", quantized.codes, torch.int8)
-    absmax = require_dtype("absmax", quantized.absmax, torch.float32)
+    codes, absmax = require_int8_parts(quantized)
     granularity, block_size = quantized.granularity, quantized.block_size
-    expected = _absmax_shape(codes.shape, granularity, block_size)
-    if absmax.shape != expected:
-        reject_value("absmax", f"of shape {expected}", tuple(absmax.shape))
-    require_device("absmax", absmax, codes.device)
     values = torch.empty(codes.shape, dtype=target, device=codes.device)
     if _kernels_take(codes):
         from qloracle_gpu.torch.kernels.int8_launches import write_values
@@ -162,6 +160,16 @@ def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Te
     ):
         _write_values(part, scale, out)
     return values
+
+
+def require_int8_parts(quantized: QuantizedInt8) -> tuple[Tensor, Tensor]:
+    """Return codes and absmax if their dtypes, shapes and devices belong together, else raise."""
+    codes = require_dtype("codes", quantized.codes, torch.int8)
+    absmax = require_dtype("absmax", quantized.absmax, torch.float32)
+    expected = absmax_shape(codes.shape, quantized.granularity, quantized.block_size)
+    if absmax.shape != expected:
+        reject_value("absmax", f"of shape {expected}", tuple(absmax.shape))
+    return codes, require_device("absmax", absmax, codes.device)
 
 
 def _kernels_take(tensor: Tensor) -> bool:
@@ -181,7 +189,7 @@ def _write_values(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
     work_through(tiles(codes), write_piece, codes)
 
 
-def _absmax_shape(shape: tuple[int, ...], granularity: str, block_size: int | None) -> tuple[int, ...]:
+def absmax_shape(shape: tuple[int, ...], granularity: str, block_size: int | None) -> tuple[int, ...]:
     """Return the shape of the absmax, or raise if the granularity does not go with the shape or the block size."""
     if granularity not in GRANULARITIES:
         reject_value("granularity", f"one of {', '.join(GRANULARITIES)}", repr(granularity))

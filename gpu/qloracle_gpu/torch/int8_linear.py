@@ -10,13 +10,15 @@ from torch import Tensor
 
 from qloracle.errors import reject_type, reject_value
 from qloracle_gpu.torch.autocast import ignores_autocast
-from qloracle_gpu.torch.decomposition import activation_rows
-from qloracle_gpu.torch.dora import output_gradient
+from qloracle_gpu.torch.compiling import compiles_as_operator
+from qloracle_gpu.torch.decomposition import activation_rows, unwidened_rows
 from qloracle_gpu.torch.formats import dtype_named
 from qloracle_gpu.torch.int8 import QuantizedInt8, dequantize_int8, quantize_int8
 from qloracle_gpu.torch.int8_scale import scaled_int8_matmul
+from qloracle_gpu.torch.layer_operands import require_gradient
 from qloracle_gpu.torch.lora import output_vector
 from qloracle_gpu.torch.matmul import require_float32_matmul
+from qloracle_gpu.torch.stored_products import stored_product
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class LinearGradients:
     """Gradients of a layer with a quantized weight; the weight has none."""
 
     x: Tensor  # (..., K), in the dtype of dy
-    bias: Tensor  # (N,), likewise
+    bias: Tensor  # (N,), float32: a bias is no argument, so nobody knows what to round to
 
 
 def weight_values(weight: QuantizedInt8, *, weight_rounding: str = "float32") -> Tensor:
@@ -54,14 +56,21 @@ def weight_values(weight: QuantizedInt8, *, weight_rounding: str = "float32") ->
     >>> weight_values(quantize_int8(torch.tensor([[1.0, -2.0]])))
     tensor([[ 1.0079, -2.0000]])
     """
+    _matrix_shape(weight, weight_rounding)
+    return dequantize_int8(weight, dtype=weight_rounding).to(torch.float32)
+
+
+def _matrix_shape(weight: QuantizedInt8, weight_rounding: str) -> torch.Size:
+    """Return the shape of a quantized matrix, after checking that it is one and the format that it is rounded to."""
     if not isinstance(weight, QuantizedInt8):
         reject_type("weight", "QuantizedInt8", type(weight).__name__)
     if weight.codes.ndim != 2:
         reject_value("weight", "a quantized 2-d tensor", f"shape {tuple(weight.codes.shape)}")
     dtype_named(weight_rounding, "weight_rounding")
-    return dequantize_int8(weight, dtype=weight_rounding).to(torch.float32)
+    return weight.codes.shape
 
 
+@compiles_as_operator
 @ignores_autocast
 def weight_only_forward(
     x: Tensor,
@@ -102,15 +111,19 @@ def weight_only_forward(
     >>> weight_only_forward(torch.tensor([[1.0, 2.0]]), quantize_int8(torch.tensor([[127.0, 1.0], [2.0, -2.0]])))
     tensor([[129.,  -2.]])
     """
-    rows, values = activation_rows(x), weight_values(weight, weight_rounding=weight_rounding)
+    rows, shape = unwidened_rows(x), _matrix_shape(weight, weight_rounding)
     target = x.dtype if out_dtype is None else dtype_named(out_dtype, "out_dtype")
-    require_inner(x, values.shape)
-    shift = None if bias is None else output_vector(bias, len(values), "bias")
-    require_float32_matmul()
-    y = rows @ values.T
-    return (y if shift is None else y.add_(shift)).to(target).view(*x.shape[:-1], len(values))
+    require_inner(x, shape)
+    shift = None if bias is None else output_vector(bias, shape[0], "bias")
+    y = stored_product(rows, weight, target, weight_rounding=weight_rounding, bias=shift)
+    if y is None:
+        require_float32_matmul()
+        y = rows.to(torch.float32) @ weight_values(weight, weight_rounding=weight_rounding).T
+        y = (y if shift is None else y.add_(shift)).to(target)
+    return y.view(*x.shape[:-1], shape[0])
 
 
+@compiles_as_operator
 @ignores_autocast
 def weight_only_backward(dy: Tensor, weight: QuantizedInt8, *, weight_rounding: str = "float32") -> LinearGradients:
     """Differentiate `weight_only_forward`: through the dequantized weight to x, and never into the weight.
@@ -134,7 +147,7 @@ def weight_only_backward(dy: Tensor, weight: QuantizedInt8, *, weight_rounding: 
 
     Notes
     -----
-    Clause ``[weight_only.backward]``. Declared roundings: weight as given, accumulate float32; then one to the format
+    Clause ``[weight_only.backward]``. Declared roundings: weight as given, accumulate float32; then dx to the format
     of `dy`.
 
     Examples
@@ -143,13 +156,17 @@ def weight_only_backward(dy: Tensor, weight: QuantizedInt8, *, weight_rounding: 
     >>> weight_only_backward(torch.tensor([[1.0, 2.0]]), weight).x
     tensor([[131.,  -3.]])
     """
-    values = weight_values(weight, weight_rounding=weight_rounding)
-    rows = output_gradient(dy, (*dy.shape[:-1], len(values))).reshape(-1, len(values))
-    require_float32_matmul()
-    dx = (rows @ values).to(dy.dtype).view(*dy.shape[:-1], values.shape[1])
-    return LinearGradients(dx, rows.sum(0).to(dy.dtype))
+    d_out, d_in = _matrix_shape(weight, weight_rounding)
+    rows = require_gradient(dy, (*dy.shape[:-1], d_out)).reshape(dy.shape[:-1].numel(), d_out)
+    dx = stored_product(rows, weight, dy.dtype, weight_rounding=weight_rounding, transposed=True)
+    if dx is None:
+        require_float32_matmul()
+        values = weight_values(weight, weight_rounding=weight_rounding)
+        dx = (rows.to(torch.float32) @ values).to(dy.dtype)
+    return LinearGradients(dx.view(*dy.shape[:-1], d_in), rows.sum(0, dtype=torch.float32))
 
 
+@compiles_as_operator
 def int8_linear_forward(
     x: Tensor, weight: QuantizedInt8, *, bias: Tensor | None = None, out_dtype: str | None = None
 ) -> Tensor:
@@ -193,7 +210,7 @@ def int8_linear_forward(
     return y.to(name or x.dtype).view(*x.shape[:-1], len(table.codes))
 
 
-def require_row_weight(weight: QuantizedInt8) -> QuantizedInt8:
+def require_row_weight(weight: object) -> QuantizedInt8:
     """Return a weight if it is an INT8 matrix with one absmax a row, else raise."""
     if not isinstance(weight, QuantizedInt8):
         reject_type("weight", "QuantizedInt8", type(weight).__name__)

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 from qloracle.errors import reject_type, reject_value
+from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.formats import dtype_named, float64_device, require_device, require_dtype
 from qloracle_gpu.torch.int8 import LARGEST_CODE
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
 from qloracle_gpu.torch.matmul import LARGEST_INNER_WITH_MINUS_128, int8_matmul, require_int8_operands
 
 
+@compiles_as_operator
 def scale_int8_matmul(
     acc: Tensor, row_absmax: Tensor, column_absmax: Tensor, bias: Tensor | None = None, *, out_dtype: str = "float32"
 ) -> Tensor:
@@ -46,7 +48,7 @@ def scale_int8_matmul(
     acc, target = require_dtype("acc", acc, torch.int32), dtype_named(out_dtype, "out_dtype")
     if acc.ndim != 2:
         reject_type("acc", "a 2-d int32 tensor", f"{acc.ndim}-d")
-    scales = _require_vectors(acc, row_absmax, column_absmax, bias)
+    scales = require_scales(acc, row_absmax, column_absmax, bias)
     if kernels_run_on(acc.device.type):
         from qloracle_gpu.torch.kernels.int8_product import scale
 
@@ -90,12 +92,12 @@ def scaled_int8_matmul(
     target = dtype_named(out_dtype, "out_dtype")
     require_int8_operands(a, b)
     found = torch.empty(a.shape[0], b.shape[0], dtype=target, device=a.device)
-    row, column, shift = _require_vectors(found, row_absmax, column_absmax, bias)
+    row, column, shift = require_scales(found, row_absmax, column_absmax, bias)
     product(a.contiguous(), b.contiguous(), found, out_dtype, (row, column), shift)
     return found
 
 
-def _require_vectors(
+def require_scales(
     like: Tensor, row_absmax: Tensor, column_absmax: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the scales of a matrix and its bias, contiguous, after checking them."""

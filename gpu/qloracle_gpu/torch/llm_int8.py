@@ -10,17 +10,20 @@ from torch import Tensor
 
 from qloracle.errors import reject_value, require_one_of
 from qloracle_gpu.torch.autocast import ignores_autocast
-from qloracle_gpu.torch.decomposition import Decomposed, activation_rows, decompose
+from qloracle_gpu.torch.compiling import compiles_as_operator
+from qloracle_gpu.torch.decomposition import Decomposed, decompose, unwidened_rows
 from qloracle_gpu.torch.formats import dtype_named, require_tensor_format
 from qloracle_gpu.torch.int8 import QuantizedInt8
 from qloracle_gpu.torch.int8_linear import LinearGradients, require_row_weight, weight_only_backward, weight_values
 from qloracle_gpu.torch.int8_scale import scaled_int8_matmul
 from qloracle_gpu.torch.lora import output_vector
 from qloracle_gpu.torch.matmul import require_float32_matmul
+from qloracle_gpu.torch.outlier_products import decomposed_product
 
 OUTLIER_WEIGHTS = ("original", "dequantized")
 
 
+@compiles_as_operator
 @ignores_autocast
 def llm_int8_forward(
     x: Tensor, weight: QuantizedInt8, original: Tensor | None = None, *, threshold: float = 6.0,
@@ -64,8 +67,8 @@ def llm_int8_forward(
     Notes
     -----
     Clause ``[llm_int8.forward]``. Rounding points: the codes; the integer part to float32 once; products of outliers in
-    float32; then one to `out_dtype`. On a CPU only outlier columns are multiplied; elsewhere the other columns are
-    multiplied as zeros, because selecting columns would wait for the device.
+    float32; then one to `out_dtype`. On a CPU, and where kernels run, only outlier columns are multiplied; elsewhere
+    the other columns are multiplied as zeros, because selecting columns would wait for the device.
 
     Examples
     --------
@@ -76,9 +79,14 @@ def llm_int8_forward(
     """
     target = None if out_dtype is None else dtype_named(out_dtype, "out_dtype")
     parts = decompose(x, threshold, exclusion=exclusion) if parts is None else parts
-    table, rows = require_row_weight(weight), activation_rows(x)
-    values = _outlier_weight(table, original, outlier_weight, weight_rounding)
+    table, given = require_row_weight(weight), unwidened_rows(x)
+    kept = _kept_weight(table, original, outlier_weight, weight_rounding)
     shift = None if bias is None else output_vector(bias, len(table.codes), "bias")
+    fused = decomposed_product(given, table, kept, parts, target or x.dtype, weight_rounding, shift)
+    if fused is not None:
+        return fused.view(*x.shape[:-1], len(table.codes))
+    rows = given.to(torch.float32)
+    values = weight_values(table, weight_rounding=weight_rounding) if kept is None else kept.to(torch.float32)
     require_float32_matmul()
     y = scaled_int8_matmul(parts.codes.reshape(rows.shape), table.codes, parts.absmax.reshape(-1), table.absmax).add_(
         _outlier_part(rows, values, parts.outliers)
@@ -87,13 +95,17 @@ def llm_int8_forward(
     return y.to(target or x.dtype).view(*x.shape[:-1], len(table.codes))
 
 
-def _outlier_weight(table: QuantizedInt8, original: Tensor | None, outlier_weight: str, weight_rounding: str) -> Tensor:
+def _kept_weight(
+    table: QuantizedInt8, original: Tensor | None, outlier_weight: str, weight_rounding: str
+) -> Tensor | None:
+    """Return the original that outliers are multiplied by, None where the weight is dequantized for them."""
     require_one_of("outlier_weight", outlier_weight, OUTLIER_WEIGHTS)
     if outlier_weight == "dequantized":
-        return weight_values(table, weight_rounding=weight_rounding)
+        dtype_named(weight_rounding, "weight_rounding")
+        return None
     if original is None:
         reject_value("original", "given for outlier_weight 'original'", None)
-    values = require_tensor_format("original", original).to(torch.float32)
+    values = require_tensor_format("original", original)
     if values.shape != table.codes.shape:
         rule = f"of the shape of the weight {tuple(table.codes.shape)}"
         reject_value("original", rule, tuple(values.shape))
@@ -106,6 +118,7 @@ def _outlier_part(rows: Tensor, values: Tensor, outliers: Tensor) -> Tensor:
     return torch.where(outliers, rows, 0.0) @ torch.where(outliers, values, 0.0).T
 
 
+@compiles_as_operator
 def llm_int8_backward(dy: Tensor, weight: QuantizedInt8, *, weight_rounding: str = "float32") -> LinearGradients:
     """Differentiate `llm_int8_forward` straight through the quantization of its input.
 

@@ -20,7 +20,10 @@ from torch import Tensor
 from qloracle.errors import reject_value, require_positive_integer
 from qloracle.formats import FLOAT32
 from qloracle_gpu.torch.autocast import ignores_autocast
-from qloracle_gpu.torch.formats import dtype_named, require_dtype, require_tensor_format
+from qloracle_gpu.torch.compiling import compiles_as_operator
+from qloracle_gpu.torch.formats import dtype_named, require_tensor_format
+from qloracle_gpu.torch.fused_lora import Adapter, fused_backward, fused_forward
+from qloracle_gpu.torch.layer_operands import layer_parts, require_gradient, require_mask, widened
 from qloracle_gpu.torch.matmul import require_float32_matmul
 
 
@@ -31,7 +34,7 @@ class LoraGradients:
     x: Tensor  # (..., d_in), in the dtype of x
     lora_a: Tensor  # (r, d_in), in the dtype of A
     lora_b: Tensor  # (d_out, r), in the dtype of B
-    bias: Tensor  # (d_out,), in the dtype of dy
+    bias: Tensor  # (d_out,), float32: a bias is no argument, so nobody knows what to round to
     lora_bias: Tensor  # (d_out,), likewise
 
 
@@ -69,18 +72,11 @@ def dropout_factor(mask: Tensor | None, dropout: float, x: Tensor) -> Tensor | N
     Clause ``[lora.dropout]``. A factor and not a selection, so that for p < 1 a dropped NaN or infinity stays
     visible; for p = 1 nothing is multiplied, see `dropped_share`.
     """
-    if not 0 <= dropout <= 1:
-        reject_value("dropout", "a probability from 0 to 1", dropout)
-    if mask is None:
-        if dropout > 0:
-            reject_value("mask", "given when dropout is positive", None)
-        return None
-    mask = require_dtype("mask", mask, torch.bool)
-    if mask.shape != x.shape:
-        reject_value("mask", f"of the shape of x {tuple(x.shape)}", tuple(mask.shape))
-    return mask.to(torch.float32).mul_(0.0 if dropout == 1 else 1 / (1 - dropout))
+    mask = require_mask(mask, dropout, x)
+    return None if mask is None else mask.to(torch.float32).mul_(0.0 if dropout == 1 else 1 / (1 - dropout))
 
 
+@compiles_as_operator
 @ignores_autocast
 def lora_forward(
     x: Tensor,
@@ -143,18 +139,24 @@ def lora_forward(
     >>> lora_forward(one, 3 * one, one, 2 * one, alpha=16)
     tensor([[35.]])
     """
-    rows, w, a, b = layer_operands(x, weight, lora_a, lora_b, fan_in_fan_out)
+    parts = layer_parts(x, weight, lora_a, lora_b, fan_in_fan_out)
     target = x.dtype if out_dtype is None else dtype_named(out_dtype, "out_dtype")
-    scale = lora_scale(alpha, len(a), rank_stabilized=rank_stabilized)
+    scale = lora_scale(alpha, len(lora_a), rank_stabilized=rank_stabilized)
+    adapter = Adapter(*parts[2:], scale, require_mask(mask, dropout, parts[0]), dropout)
+    offset = None if bias is None else output_vector(bias, len(lora_b), "bias")
+    shift = None if lora_bias is None else output_vector(lora_bias, len(lora_b), "lora_bias")
+    fused = fused_forward(*parts[:2], adapter, target, bias=offset, lora_bias=shift, fan_in_fan_out=fan_in_fan_out)
+    if fused is not None:
+        return fused
+    rows, w, a, b = widened(*parts, fan_in_fan_out)
     dropped = dropped_share(rows, dropout_factor(mask, dropout, rows), dropout)
-    offset = None if bias is None else output_vector(bias, len(w), "bias")
-    shift = None if lora_bias is None else output_vector(lora_bias, len(w), "lora_bias")
     require_float32_matmul()
     low = dropped @ a.T @ b.T
     y = rows @ w.T + (low if shift is None else low.add_(shift)).mul_(scale)
     return (y if offset is None else y.add_(offset)).to(target)
 
 
+@compiles_as_operator
 @ignores_autocast
 def lora_backward(
     dy: Tensor,
@@ -184,7 +186,7 @@ def lora_backward(
     Returns
     -------
     LoraGradients
-        Each in the dtype of what it belongs to, those of the biases in that of `dy`.
+        Each in the dtype of what it belongs to; those of the biases in float32, not rounded any further.
 
     Raises
     ------
@@ -201,48 +203,32 @@ def lora_backward(
     >>> lora_backward(one, one, 3 * one, one, 2 * one, alpha=16).x
     tensor([[35.]])
     """
-    wide, w, a, b = layer_operands(x, weight, lora_a, lora_b, fan_in_fan_out)
-    gradient = require_tensor_format("dy", dy).to(torch.float32)
-    expected = (*wide.shape[:-1], len(w))
-    if gradient.shape != expected:
-        reject_value("dy", f"of shape {expected}", tuple(gradient.shape))
-    scale = lora_scale(alpha, len(a), rank_stabilized=rank_stabilized)
+    parts = layer_parts(x, weight, lora_a, lora_b, fan_in_fan_out)
+    given = require_gradient(dy, (*parts[0].shape[:-1], len(lora_b)))
+    scale = lora_scale(alpha, len(lora_a), rank_stabilized=rank_stabilized)
+    adapter = Adapter(*parts[2:], scale, require_mask(mask, dropout, parts[0]), dropout)
+    fused = fused_backward(given, *parts[:2], adapter, fan_in_fan_out=fan_in_fan_out)
+    if fused is not None:
+        return LoraGradients(*fused, *bias_gradients(given, scale))
+    gradient, (wide, w, a, b) = given.to(torch.float32), widened(*parts, fan_in_fan_out)
     factor = dropout_factor(mask, dropout, wide)
     require_float32_matmul()
     count = wide.shape[:-1].numel()
     rows, dy_rows = (part.reshape(count, part.shape[-1]) for part in (dropped_share(wide, factor, dropout), gradient))
     back = dy_rows @ b
-    total = dy_rows.sum(0)
     through = dropped_share((back @ a).mul_(scale).reshape(wide.shape), factor, dropout)
     return LoraGradients(
         x=(dy_rows @ w).reshape(wide.shape).add_(through).to(x.dtype),
         lora_a=(back.T @ rows).mul_(scale).to(lora_a.dtype),
         lora_b=(dy_rows.T @ (rows @ a.T)).mul_(scale).to(lora_b.dtype),
-        bias=total.to(dy.dtype),
-        lora_bias=(total * scale).to(dy.dtype),
+        **dict(zip(("bias", "lora_bias"), bias_gradients(given, scale), strict=True)),
     )
 
 
-def layer_operands(
-    x: Tensor, weight: Tensor, lora_a: Tensor, lora_b: Tensor, fan_in_fan_out: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the four operands as float32, after checking that their shapes belong together."""
-    named = (("x", x), ("weight", weight), ("lora_a", lora_a), ("lora_b", lora_b))
-    rows, w, a, b = (require_tensor_format(argument, tensor).to(torch.float32) for argument, tensor in named)
-    if rows.ndim < 1:
-        reject_value("x", "at least 1-d", "0-d")
-    for argument, tensor in (("weight", w), ("lora_a", a), ("lora_b", b)):
-        if tensor.ndim != 2:
-            reject_value(argument, "2-d", f"{tensor.ndim}-d")
-    d_in, rank = rows.shape[-1], len(a)
-    d_out = w.shape[1] if fan_in_fan_out else len(w)
-    stored = (d_in, d_out) if fan_in_fan_out else (d_out, d_in)
-    for argument, tensor, shape in (("weight", w, stored), ("lora_a", a, (rank, d_in))):
-        if tensor.shape != shape:
-            reject_value(argument, f"of shape {shape} for x of shape {tuple(rows.shape)}", tuple(tensor.shape))
-    if b.shape != (d_out, rank):
-        reject_value("lora_b", f"of shape {(d_out, rank)}", tuple(b.shape))
-    return rows, w.T if fan_in_fan_out else w, a, b
+def bias_gradients(dy: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Return Σ dy and s Σ dy over all rows as float32."""
+    total = dy.reshape(dy.shape[:-1].numel(), dy.shape[-1]).sum(0, dtype=torch.float32)
+    return total, total * scale
 
 
 def dropped_share(values: Tensor, factor: Tensor | None, dropout: float) -> Tensor:

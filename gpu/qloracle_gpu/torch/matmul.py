@@ -6,6 +6,7 @@ from torch.nn.functional import pad
 
 from qloracle.errors import QloracleError, reject_value
 from qloracle_gpu.torch.autocast import ignores_autocast
+from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.formats import require_device, require_dtype
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
 
@@ -35,6 +36,7 @@ def require_float32_matmul() -> None:
             )
 
 
+@compiles_as_operator
 @ignores_autocast
 def int8_matmul(a: Tensor, b: Tensor) -> Tensor:
     """Multiply INT8 matrices with int32 accumulation: acc = a bᵀ, exact.
@@ -60,7 +62,7 @@ def int8_matmul(a: Tensor, b: Tensor) -> Tensor:
     -----
     Clause ``[int8.matmul]``. Rounding points: none. On CUDA the integer units multiply; elsewhere float32 does, in
     pieces of K so short that every partial sum is an integer it holds, whatever its operands are rounded to (INT8
-    codes fit TF32 and bfloat16).
+    codes fit TF32 and bfloat16). Only for K from 131072 on, codes have to be looked at, which waits for the device.
 
     Examples
     --------
@@ -69,14 +71,13 @@ def int8_matmul(a: Tensor, b: Tensor) -> Tensor:
     """
     require_int8_operands(a, b)
     inner = a.shape[-1]
-    # Only between the two limits do the codes themselves have to be looked at.
     if inner > LARGEST_INNER_WITH_MINUS_128:
         extreme = any(bool((operand == -128).any()) for operand in (a, b))
         largest = LARGEST_INNER_WITH_MINUS_128 if extreme else LARGEST_INNER
         if inner > largest:
             reject_value("K", f"at most {largest} for an exact int32 accumulation", inner)
     rows = a.reshape(a.shape[:-1].numel(), inner)
-    return _product(rows, b).reshape(*a.shape[:-1], b.shape[0])
+    return _product(rows, b).contiguous().reshape(*a.shape[:-1], b.shape[0])
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

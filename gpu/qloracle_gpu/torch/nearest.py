@@ -1,5 +1,7 @@
 """The nearest code, exactly, at the speed of a table: guess in float32, decide in float64 only near a boundary.
 
+So it is on a CPU; where no kernel takes a tensor of another device, every element is decided in float64.
+
 Codes depend on q = x/absmax alone, and |q| ≤ 1. The interval [−1, 1] is cut into cells, even in sign(q)·√|q| because
 8-bit maps crowd around zero. A cell that no boundary comes near holds the code of all its numbers; every other one
 holds `UNDECIDED`, and the elements that land there (about 0.03 % for NF4) are decided from x and absmax themselves.
@@ -74,14 +76,22 @@ def write_nearest_codes(x: Tensor, absmax: Tensor, rule: NearestRule, out: Tenso
         part = x[rows, columns].to(torch.float32).contiguous()
         scale = absmax[rows if len(absmax) > 1 else slice(None), columns if absmax.shape[1] > 1 else slice(None)]
         divisor = torch.where(scale.isfinite() & (scale != 0), scale, torch.inf)
-        codes = _guess(part / divisor, rule.cells)
-        positions = (codes == UNDECIDED).nonzero().squeeze(1)
-        if positions.numel():
-            divisors = divisor.expand_as(part)[positions // part.shape[1], positions % part.shape[1]]
-            codes[positions] = _decide(part.view(-1)[positions], divisors, rule)
-        out[rows, columns] = codes.view_as(part)
+        out[rows, columns] = (_looked_up if x.device.type == "cpu" else _decide)(part, divisor, rule)
 
     work_through(tiles(x), write_piece, x)
+
+
+def _looked_up(part: Tensor, divisor: Tensor, rule: NearestRule) -> Tensor:
+    """Return the codes of a matrix by the table, and by the rule where that leaves them open.
+
+    How many these are has to be looked at, which on another device than a CPU would wait for it.
+    """
+    codes = _guess(part / divisor, rule.cells)
+    positions = (codes == UNDECIDED).nonzero().squeeze(1)
+    if positions.numel():
+        divisors = divisor.expand_as(part)[positions // part.shape[1], positions % part.shape[1]]
+        codes[positions] = _decide(part.view(-1)[positions], divisors, rule)
+    return codes.view_as(part)
 
 
 def _guess(quotient: Tensor, cells: Tensor) -> Tensor:
@@ -92,7 +102,7 @@ def _guess(quotient: Tensor, cells: Tensor) -> Tensor:
 
 
 def _decide(x: Tensor, divisor: Tensor, rule: NearestRule) -> Tensor:
-    """Return the codes of a few elements from the rule itself."""
+    """Return the codes of elements from the rule itself."""
     capable = float64_device(x.device)
     codes = rule.exact(x.to(capable).to(torch.float64), divisor.to(capable).to(torch.float64))
     return codes.to(x.device)

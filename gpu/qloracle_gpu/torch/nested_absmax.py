@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from qloracle.codebooks import Codebook
 from qloracle.errors import reject_type, reject_value
 from qloracle_gpu.torch.blocks import block_absmax, require_block_values
 from qloracle_gpu.torch.blockwise import StoredCodes, nearest_block_codes, write_values
 from qloracle_gpu.torch.codebooks import codebook_named, device_codebook
+from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.exact_mean import mean_offset
 from qloracle_gpu.torch.formats import require_device, require_dtype
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
@@ -31,6 +33,7 @@ class QuantizedAbsmax:
     offset: Tensor  # float32, 0-d: mean of the absmax, subtracted before and added after
 
 
+@compiles_as_operator
 def quantize_absmax(
     absmax: Tensor, *, codebook: str | Codebook = NESTED_CODEBOOK, offset: Tensor | None = None
 ) -> QuantizedAbsmax:
@@ -82,6 +85,7 @@ def quantize_absmax(
     return QuantizedAbsmax(nearest_block_codes(residual, nested, table, NESTED_BLOCK_SIZE), nested, offset)
 
 
+@compiles_as_operator
 def dequantize_absmax(quantized: QuantizedAbsmax, *, codebook: str | Codebook = NESTED_CODEBOOK) -> Tensor:
     """Restore the absmax of blocks.
 
@@ -99,11 +103,12 @@ def dequantize_absmax(quantized: QuantizedAbsmax, *, codebook: str | Codebook = 
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If codes and nested absmax do not belong together.
+        If codes and nested absmax do not belong together; on a CPU also if a code exceeds the codebook.
 
     Notes
     -----
-    Clause ``[double_quant.dequantize]``. Rounding points, in order: the product; the sum.
+    Clause ``[double_quant.dequantize]``. Rounding points, in order: the product; the sum. On other devices a code that
+    exceeds a codebook of 16 entries reads as NaN: a look at the codes would wait for the device.
 
     Examples
     --------
@@ -129,10 +134,22 @@ def stored_absmax(quantized: QuantizedAbsmax, table: Codebook) -> NestedAbsmax:
     offset = _require_offset(quantized.offset)
     for argument, part in (("absmax", nested), ("offset", offset)):
         require_device(argument, part, codes.device)
-    if table.code_bits == 4 and codes.numel() and int(codes.max()) > 15:
-        reject_value("codes", "codes from 0 to 15", int(codes.max()))
     entries = device_codebook(table, codes.device).entries
+    if table.code_bits == 4:
+        entries = _entries_of_bytes(entries, codes)
     return NestedAbsmax(nested.contiguous(), codes.contiguous(), entries, offset, NESTED_BLOCK_SIZE)
+
+
+def _entries_of_bytes(entries: Tensor, codes: Tensor) -> Tensor:
+    """Return 16 entries for codes that fill a byte: on a CPU checked, elsewhere with NaN for those above 15.
+
+    A look at the codes would wait for the device.
+    """
+    if codes.device.type != "cpu":
+        return pad(entries, (0, 256 - entries.numel()), value=torch.nan)
+    if codes.numel() and int(codes.max()) > 15:
+        reject_value("codes", "codes from 0 to 15", int(codes.max()))
+    return entries
 
 
 def _require_offset(offset: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from qloracle.errors import reject_type, reject_value
+from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.formats import require_dtype, require_tensor
 from qloracle_gpu.torch.pieces import piece_size, spans, work_through
 
@@ -15,6 +16,7 @@ STORAGES = {
 }
 
 
+@compiles_as_operator
 def pack_4bit(codes: Tensor, pad_code: int = 0) -> Tensor:
     """Pack 4-bit codes, the first of each pair in the high nibble.
 
@@ -40,7 +42,8 @@ def pack_4bit(codes: Tensor, pad_code: int = 0) -> Tensor:
 
     Notes
     -----
-    Clause ``[packing.nibbles]``. No arithmetic.
+    Clause ``[packing.nibbles]``. No arithmetic. Looks at the codes, which waits for the device; quantizers, whose codes
+    are known, do not.
 
     Examples
     --------
@@ -70,6 +73,7 @@ def pack_valid_codes(codes: Tensor, pad_code: int) -> Tensor:
     return packed
 
 
+@compiles_as_operator
 def unpack_4bit(packed: Tensor, size: int) -> Tensor:
     """Return the first `size` codes of packed bytes; the low nibble after an odd length is ignored.
 

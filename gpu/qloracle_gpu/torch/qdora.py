@@ -5,10 +5,12 @@ The gradient flows through the weight to x and never into it. Clauses: ``[qdora.
 
 from torch import Tensor
 
+from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.dora import DoraGradients, dora_backward, dora_forward
 from qloracle_gpu.torch.qlora import QuantizedWeight, qlora_weight
 
 
+@compiles_as_operator
 def qdora_forward(
     x: Tensor,
     weight: QuantizedWeight,
@@ -70,6 +72,7 @@ def qdora_forward(
     )
 
 
+@compiles_as_operator
 def qdora_backward(
     dy: Tensor,
     x: Tensor,

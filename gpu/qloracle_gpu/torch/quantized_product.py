@@ -7,17 +7,14 @@ from torch import Tensor
 
 from qloracle.errors import reject_value
 from qloracle_gpu.torch.autocast import ignores_autocast
-from qloracle_gpu.torch.blocks import require_block_values
-from qloracle_gpu.torch.blockwise import QuantizedBlocks, require_data
-from qloracle_gpu.torch.codebooks import codebook_named, device_codebook
-from qloracle_gpu.torch.double_quant import DoubleQuantized, nested_absmax_of
-from qloracle_gpu.torch.formats import NAMES, dtype_named, require_device, require_tensor_format
-from qloracle_gpu.torch.kernels.availability import kernels_run_on
-from qloracle_gpu.torch.kernels.stored_absmax import PlainAbsmax, StoredAbsmax
+from qloracle_gpu.torch.compiling import compiles_as_operator
+from qloracle_gpu.torch.formats import dtype_named, require_device, require_tensor_format
 from qloracle_gpu.torch.matmul import require_float32_matmul
 from qloracle_gpu.torch.qlora import QuantizedWeight, qlora_weight, shape_of
+from qloracle_gpu.torch.stored_products import stored_product
 
 
+@compiles_as_operator
 @ignores_autocast
 def quantized_matmul(
     x: Tensor, weight: QuantizedWeight, *, bias: Tensor | None = None, weight_rounding: str = "float32",
@@ -53,7 +50,8 @@ def quantized_matmul(
     Notes
     -----
     Clause ``[quantized.matmul]``. Declared roundings: weight as given, accumulate float32; then one to `out_dtype`.
-    Where kernels run, up to 16 rows of x are multiplied with codes, and the weight never stands in memory.
+    Where kernels run, x is multiplied with codes, and the weight never stands in memory; x of a 16-bit format to which
+    the weight is rounded too goes to the matrix units.
 
     Examples
     --------
@@ -76,42 +74,9 @@ def quantized_matmul(
     rows = values.reshape(prod(values.shape[:-1]), shape[1])
     if offset is not None:
         require_device("bias", offset, rows.device)
-    y = _few_rows(rows, weight, offset, weight_rounding, target)
+    y = stored_product(rows, weight, target, weight_rounding=weight_rounding, bias=offset)
     if y is None:
         require_float32_matmul()
         y = rows.to(torch.float32) @ qlora_weight(weight, weight_rounding=weight_rounding).to(torch.float32).T
         y = (y if offset is None else y.add_(offset)).to(target)
     return y.reshape(*values.shape[:-1], shape[0])
-
-
-def _few_rows(
-    x: Tensor, weight: QuantizedWeight, bias: Tensor | None, weight_rounding: str, target: torch.dtype
-) -> Tensor | None:
-    """Return the product of few rows with codes, or None where no kernel takes it."""
-    if not kernels_run_on(x.device.type) or not isinstance(weight, QuantizedBlocks | DoubleQuantized):
-        return None
-    from qloracle_gpu.torch.kernels.gemv import StoredWeight, few_rows_product, takes
-
-    table, (columns, inner) = codebook_named(weight.codebook), shape_of(weight)
-    packed = table.code_bits == 4
-    if not takes(len(x), inner, packed) or columns == 0:
-        return None
-    data, absmax = require_data(weight.data, table, weight.shape), _stored(weight)
-    for argument, part in (("data", data), ("absmax", absmax.absmax)):
-        require_device(argument, part, x.device)
-    entries = device_codebook(table, x.device).entries
-    stored = StoredWeight(data.contiguous(), entries, absmax, weight.block_size, (columns, inner), packed)
-    y = torch.empty(len(x), columns, dtype=target, device=x.device)
-    formats = NAMES[x.dtype], NAMES[x.dtype if bias is None else bias.dtype], NAMES[target]
-    shift = None if bias is None else bias.contiguous()
-    few_rows_product(x.contiguous(), stored, shift, y, weight_rounding=weight_rounding, formats=formats)
-    return y
-
-
-def _stored(weight: QuantizedBlocks | DoubleQuantized) -> StoredAbsmax:
-    """Return the absmax of a weight as kernels take them, after checking that they are as many as its blocks."""
-    if isinstance(weight, DoubleQuantized):
-        return nested_absmax_of(weight)
-    return PlainAbsmax(
-        require_block_values("absmax", weight.absmax, prod(weight.shape), weight.block_size).contiguous()
-    )

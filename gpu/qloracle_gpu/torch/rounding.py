@@ -12,6 +12,7 @@ from torch import Tensor
 from qloracle.errors import reject_type, reject_value
 from qloracle.formats import FORMATS, TENSOR_FORMATS
 from qloracle_gpu.torch.casts import LARGE_INTEGERS, as_float64, nearest_cast, on_capable_device
+from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.formats import DTYPES, FLOAT8, FLOAT8_NAMES, NAMES, require_dtype, require_tensor
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
 from qloracle_gpu.torch.pieces import piece_size, spans, work_through
@@ -26,6 +27,7 @@ SMALL_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint1
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
+@compiles_as_operator
 def decode(bits: Tensor) -> Tensor:
     """Return the exact value of every element, as float32.
 
@@ -65,6 +67,7 @@ def decode(bits: Tensor) -> Tensor:
     return source.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
+@compiles_as_operator
 def encode(
     values: Tensor, fmt: str, *, rounding: str = "ties_to_even", overflow: str | None = None, nan: str | None = None,
     random_bits: Tensor | None = None,
@@ -133,6 +136,25 @@ def encode(
     if fmt == "float32" and rounding == "stochastic" and source.dtype in LARGE_INTEGERS:
         reject_value("rounding", "another one than stochastic for 64-bit integers to float32", repr(rounding))
     return _ruled(source, fmt, rounding, overflow or "ieee", nan or "payload", random)
+
+
+def round_to(
+    values: Tensor, fmt: str, *, rounding: str = "ties_to_even", overflow: str | None = None, nan: str | None = None,
+    random_bits: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Return `encode` of every value: torch has a dtype for every format that this package encodes to.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentValueError
+        As `encode`.
+
+    Examples
+    --------
+    >>> round_to(torch.tensor([1 / 3]), "float16")
+    tensor([0.3333], dtype=torch.float16)
+    """
+    return encode(values, fmt, rounding=rounding, overflow=overflow, nan=nan, random_bits=random_bits)
 
 
 def _random_bits(random_bits: Tensor | None, rounding: str, values: Tensor) -> Tensor | None:

@@ -22,6 +22,14 @@ def tile_size(compiled: int) -> int:
     return 8 * compiled if interpreted() else compiled
 
 
+def fixed_steps(inner: int, step: int) -> int:
+    """Return how often a loop over `inner` runs where Triton interprets, else 0: a kernel then counts by itself.
+
+    Triton 3.6's interpreter cannot loop up to a number that a kernel is called with.
+    """
+    return -(-inner // step) if interpreted() else 0
+
+
 @cache
 def kernels_run_on(device_type: str) -> bool:
     """Return whether kernels take tensors of a device: a GPU, or the CPU while Triton interprets them.

@@ -9,10 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qloracle_gpu.torch.kernels.availability import OPTIONS, interpreted, on_device_of
+from qloracle_gpu.torch.kernels.availability import OPTIONS, fixed_steps, interpreted, on_device_of
 from qloracle_gpu.torch.kernels.scalars import narrowed, writable
-
-_BAND = 8  # tiles of rows that are worked on together, so that they share tiles of columns in the cache
+from qloracle_gpu.torch.kernels.tiles import Tile, banded_tile
 
 
 @triton.jit
@@ -42,22 +41,27 @@ def scale_kernel(acc_ptr, row_ptr, column_ptr, bias_ptr, y_ptr, rows, columns, R
 
 
 @triton.jit
-def product_kernel(a_ptr, b_ptr, row_ptr, column_ptr, bias_ptr, y_ptr, rows, columns, inner, ROWS: tl.constexpr,
-                   COLUMNS: tl.constexpr, INNER: tl.constexpr, BAND: tl.constexpr, OUT: tl.constexpr):  # fmt: skip
-    """Multiply a tile of rows of a with one of rows of b; scale the sums unless OUT is int32."""
-    program = tl.program_id(0).to(tl.int64)
-    down, across = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS)
-    first = program // (BAND * across) * BAND
-    band = tl.minimum(down - first, BAND)
-    i = (first + program % (BAND * across) % band) * ROWS + tl.arange(0, ROWS)
-    j = program % (BAND * across) // band * COLUMNS + tl.arange(0, COLUMNS)
+def integer_sums(a_ptr, b_ptr, i, j, rows, columns, inner, STEPS: tl.constexpr, ROWS: tl.constexpr,
+                 COLUMNS: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
+    """Return the products of rows i of a with rows j of b, as int32."""
     acc = tl.zeros((ROWS, COLUMNS), tl.int32)
-    for start in range(0, inner, INNER):
-        k = start + tl.arange(0, INNER)
+    for step in range(STEPS if STEPS > 0 else tl.cdiv(inner, INNER)):
+        k = step * INNER + tl.arange(0, INNER)
         a = tl.load(a_ptr + i[:, None] * inner + k[None, :], mask=(i[:, None] < rows) & (k[None, :] < inner), other=0)
         b = tl.load(b_ptr + j[:, None] * inner + k[None, :], mask=(j[:, None] < columns) & (k[None, :] < inner),
                     other=0)  # fmt: skip
         acc = tl.dot(a, tl.trans(b), acc, out_dtype=tl.int32)
+    return acc
+
+
+@triton.jit
+def product_kernel(a_ptr, b_ptr, row_ptr, column_ptr, bias_ptr, y_ptr, rows, columns, inner, STEPS: tl.constexpr,
+                   ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, BAND: tl.constexpr,
+                   OUT: tl.constexpr):  # fmt: skip
+    """Multiply a tile of rows of a with one of rows of b; scale the sums unless OUT is int32."""
+    i, first = banded_tile(rows, columns, ROWS, COLUMNS, BAND)
+    j = first + tl.arange(0, COLUMNS)
+    acc = integer_sums(a_ptr, b_ptr, i, j, rows, columns, inner, STEPS, ROWS, COLUMNS, INNER)
     places = i[:, None] * columns + j[None, :]
     inside = (i[:, None] < rows) & (j[None, :] < columns)
     if OUT == "int32":
@@ -67,11 +71,12 @@ def product_kernel(a_ptr, b_ptr, row_ptr, column_ptr, bias_ptr, y_ptr, rows, col
         tl.store(y_ptr + places, narrowed(y, OUT, y_ptr), mask=inside)
 
 
-def tile_of(rows: int) -> dict[str, int]:
-    """Return the tile of a product, and the warps that work on it."""
-    if rows <= 32:
-        return {"ROWS": 16 if rows <= 16 else 32, "COLUMNS": 64, "INNER": 128, "BAND": _BAND, "num_warps": 4}
-    return {"ROWS": 128, "COLUMNS": 128, "INNER": 64, "BAND": _BAND, "num_warps": 8}
+TILES = (Tile(16, 64, 128, 4), Tile(32, 64, 128, 4), Tile(128, 128, 64, 8))
+
+
+def tile_of(rows: int) -> Tile:
+    """Return the tile of a product."""
+    return next((tile for tile in TILES if rows <= tile.rows), TILES[-1])
 
 
 def product(
@@ -97,11 +102,11 @@ def product(
         return
     tile = tile_of(rows)
     row, column = scales or (None, None)
-    programs = triton.cdiv(rows, tile["ROWS"]) * triton.cdiv(columns, tile["COLUMNS"])
     with on_device_of(a):
-        product_kernel[(programs,)](
-            a, b, row, column, bias, writable(out), rows, columns, inner, OUT=fmt, **tile, **OPTIONS
-        )
+        product_kernel[(tile.programs(rows, columns),)](
+            a, b, row, column, bias, writable(out), rows, columns, inner, STEPS=fixed_steps(inner, tile.inner),
+            OUT=fmt, **tile.constants, num_warps=tile.warps, **OPTIONS,
+        )  # fmt: skip
 
 
 def scale(acc: Tensor, row: Tensor, column: Tensor, bias: Tensor | None, out: Tensor, fmt: str) -> None:

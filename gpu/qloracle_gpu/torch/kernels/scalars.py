@@ -32,6 +32,15 @@ def widened(raw, FORMAT: tl.constexpr):
 
 
 @triton.jit
+def as_float32(raw):
+    """Return float32 of what was loaded: 16-bit integers are the bits of bfloat16."""
+    if raw.dtype == tl.int16:
+        return widened(raw, "bfloat16")
+    else:
+        return raw.to(tl.float32)
+
+
+@triton.jit
 def narrowed(x, FORMAT: tl.constexpr, out_ptr):
     """Return what to store for float32: RN_FORMAT, bfloat16 as its bits where `out_ptr` points to bits."""
     if FORMAT == "float32":
@@ -45,6 +54,11 @@ def narrowed(x, FORMAT: tl.constexpr, out_ptr):
 def readable(tensor: Tensor) -> Tensor:
     """Return a tensor as kernels read it: bfloat16 as its bits."""
     return tensor.view(torch.int16) if tensor.dtype is torch.bfloat16 else tensor
+
+
+def multipliable(tensor: Tensor) -> Tensor:
+    """Return a tensor as kernels multiply it: a GPU's matrix units take bfloat16, Triton's interpreter does not."""
+    return readable(tensor) if interpreted() else tensor
 
 
 def writable(tensor: Tensor) -> Tensor:

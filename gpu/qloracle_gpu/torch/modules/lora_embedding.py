@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from qloracle.errors import reject_type, reject_value
 from qloracle_gpu.torch.formats import require_tensor_format
 from qloracle_gpu.torch.merging import lora_merge, lora_unmerge
+from qloracle_gpu.torch.modules.adapted_layer import AdaptedLayer, require_frozen
 from qloracle_gpu.torch.modules.adapter import Adapter, embedding_matrices
-from qloracle_gpu.torch.modules.lora_linear import refuse_training, require_frozen
-from qloracle_gpu.torch.modules.merge_state import refuse_when_merged, require_merged, require_unmerged
+from qloracle_gpu.torch.modules.merge_state import require_unmerged
 from qloracle_gpu.torch.modules.options import LoraOptions
 from qloracle_gpu.torch.modules.products import format_name, looked_up
 
 
-class LoRAEmbedding(nn.Module):
+class LoRAEmbedding(AdaptedLayer):
     """An embedding whose frozen table has a trained low-rank correction.
 
     y = W[i] + s Aᵀ[i] Bᵀ
@@ -63,18 +63,10 @@ class LoRAEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Return the rows of indices of any shape."""
         require_frozen(self.weight)
-        if self.merged or not self.adapter.enabled:
-            if self.merged:
-                refuse_training(self)
+        if not self.uses_adapter():
             return nn.functional.embedding(ids, self.weight)
         name = format_name(self.weight.dtype)
         return looked_up(ids, self.weight, self.adapter.lora_a, self.adapter.lora_b, self.adapter.product(name, name))
-
-    @torch.no_grad()
-    def merge(self, *, safe: bool = False) -> None:
-        """Add the adapter to the table, in place; see `LoRALinear.merge`."""
-        self.weight.copy_(self.merged_parameters(safe=safe)[0])
-        self.merged = True
 
     @torch.no_grad()
     def merged_parameters(self, *, safe: bool = False) -> tuple[Tensor, None, None]:
@@ -82,24 +74,14 @@ class LoRAEmbedding(nn.Module):
         require_unmerged(self)
         return lora_merge(self.weight, self.adapter.lora_a, self.adapter.lora_b, safe=safe, **self._how()), None, None
 
-    @torch.no_grad()
-    def unmerge(self) -> None:
-        """Take the adapter out of the table again, in place; see `LoRALinear.unmerge`."""
-        require_merged(self)
+    def _put_merged(self, weight: Tensor, norms: Tensor | None) -> None:  # noqa: ARG002 - there is no DoRA here
+        self.weight.copy_(weight)
+
+    def _take_out(self) -> None:
         self.weight.copy_(lora_unmerge(self.weight, self.adapter.lora_a, self.adapter.lora_b, **self._how()))
-        self.merged = False
 
     def _how(self) -> dict[str, Any]:
-        options = self.adapter.options
-        return {"alpha": options.alpha, "rank_stabilized": options.use_rslora, "fan_in_fan_out": True}
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        refuse_when_merged(self, "saved")
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        refuse_when_merged(self, "loaded into")
-        super()._load_from_state_dict(*args, **kwargs)
+        return {**self._scale(), "fan_in_fan_out": True}
 
     def extra_repr(self) -> str:
         """Return sizes and state in short."""

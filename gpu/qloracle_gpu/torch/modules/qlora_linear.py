@@ -1,7 +1,5 @@
 """A linear layer with an adapter on a quantized weight."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -9,9 +7,9 @@ from qloracle.errors import reject_value, require_record
 from qloracle_gpu.torch.dora import dora_norm
 from qloracle_gpu.torch.dora_merging import dora_merge
 from qloracle_gpu.torch.merge_operands import require_finite
+from qloracle_gpu.torch.modules.adapted_layer import AdaptedLayer
 from qloracle_gpu.torch.modules.adapter import Adapter, linear_matrices
-from qloracle_gpu.torch.modules.lora_linear import merged_bias, refuse_training
-from qloracle_gpu.torch.modules.merge_state import refuse_when_merged, require_merged, require_unmerged
+from qloracle_gpu.torch.modules.merge_state import require_unmerged
 from qloracle_gpu.torch.modules.options import LoraOptions
 from qloracle_gpu.torch.modules.products import adapted, plain
 from qloracle_gpu.torch.modules.quantization import QuantizationConfig
@@ -22,7 +20,7 @@ from qloracle_gpu.torch.quantizing_like import quantize_like
 from qloracle_gpu.torch.requantizing import merge_requantize
 
 
-class QLoRALinear(nn.Module):
+class QLoRALinear(AdaptedLayer):
     """A linear layer whose weight is stored quantized and has a trained low-rank correction.
 
     y = x Ŵᵀ + b + s (x_d Aᵀ) Bᵀ + s b_B, Ŵ the dequantized weight; DoRA's y with `use_dora`
@@ -79,83 +77,35 @@ class QLoRALinear(nn.Module):
         if torch.is_grad_enabled() and (self.training or x.requires_grad):
             require_compute_dtype(x, self.config)
         how = self.adapter.product(formats.weight_rounding, formats.out_dtype, threshold=self.config.threshold)
-        rows, weight = x.to(formats.compute), self.weight.record()
-        if self.merged or not self.adapter.enabled:
-            if self.merged:
-                refuse_training(self)
+        rows, weight = x.to(formats.compute), self.weight.flat()
+        if not self.uses_adapter():
             return plain(rows, weight, trained.bias, how)
         return adapted(rows, weight, trained, self.adapter.dropout_mask(rows), how)
-
-    @torch.no_grad()
-    def merge(self, *, safe: bool = False) -> None:
-        """Add the adapter to the dequantized weight and quantize that again; the weight as it was is kept aside.
-
-        Parameters
-        ----------
-        safe : bool
-            Raise where the result is not finite, and leave everything as it was.
-
-        Raises
-        ------
-        MergeStateError
-            If it is merged already.
-        ArgumentValueError
-            If the adapter has a bias and the layer has none; with `safe`, if an element would be NaN or infinite.
-
-        Notes
-        -----
-        Clause ``[merge.requantize]``, with fresh scales; for DoRA g∘(Ŵ + s B A) takes the place of the sum.
-        """
-        record, bias, _ = self.merged_parameters(safe=safe)
-        self.unmerged_weight, self.weight = self.weight, QuantizedTensor(record, self.weight.storage)
-        if self.bias is not None and bias is not None:
-            self.bias.copy_(bias)
-        self.merged = True
 
     @torch.no_grad()
     def merged_parameters(self, *, safe: bool = False) -> tuple[QuantizedWeight, Tensor | None, None]:
         """Return weight and bias as merging makes them; the module stays as it is."""
         require_unmerged(self)
-        bias = merged_bias(self.adapter, self.bias, safe=safe)
-        record, a, b, options = self.weight.record(), self.adapter.lora_a, self.adapter.lora_b, self.adapter.options
-        alpha, stabilized = options.alpha, options.use_rslora
+        bias = self._merged_bias(safe=safe)
+        record, a, b = self.weight.record(), self.adapter.lora_a, self.adapter.lora_b
         if self.adapter.magnitude is None:
-            return merge_requantize(record, a, b, alpha=alpha, rank_stabilized=stabilized, safe=safe), bias, None
+            return merge_requantize(record, a, b, safe=safe, **self._scale()), bias, None
         dense = qlora_weight(record, weight_rounding=record.dtype)
-        made = dora_merge(dense, a, b, self.adapter.magnitude, alpha=alpha, rank_stabilized=stabilized)
+        made = dora_merge(dense, a, b, self.adapter.magnitude, **self._scale())
         return quantize_like(require_finite(made.weight) if safe else made.weight, record), bias, None
 
-    @torch.no_grad()
-    def unmerge(self) -> None:
-        """Put the weight back, bit for bit, as it was before merging.
+    def _put_merged(self, weight: QuantizedWeight, norms: Tensor | None) -> None:  # noqa: ARG002 - DoRA's are not needed
+        self.unmerged_weight, self.weight = self.weight, QuantizedTensor(weight, self.weight.storage)
 
-        Raises
-        ------
-        MergeStateError
-            If it is not merged.
-        """
-        require_merged(self)
+    def _take_out(self) -> None:
         if self.unmerged_weight is not None:
             self.weight = self.unmerged_weight
-        bias = merged_bias(self.adapter, self.bias, unmerge=True)
-        if self.bias is not None and bias is not None:
-            self.bias.copy_(bias)
-        self.unmerged_weight, self.merged = None, False
+        self.unmerged_weight = None
 
     @torch.no_grad()
     def _row_norms(self) -> Tensor:
-        options = self.adapter.options
         dense = qlora_weight(self.weight.record())
-        a, b = self.adapter.lora_a, self.adapter.lora_b
-        return dora_norm(dense, a, b, alpha=options.alpha, rank_stabilized=options.use_rslora)
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        refuse_when_merged(self, "saved")
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        refuse_when_merged(self, "loaded into")
-        super()._load_from_state_dict(*args, **kwargs)
+        return dora_norm(dense, self.adapter.lora_a, self.adapter.lora_b, **self._scale())
 
     def extra_repr(self) -> str:
         """Return sizes and state in short."""

@@ -95,7 +95,7 @@ class QuantizedLinear(nn.Module):
         how = Product(1.0, False, 0.0, formats.weight_rounding, formats.out_dtype, threshold=self.config.threshold)
         if x.requires_grad and torch.is_grad_enabled():
             require_compute_dtype(x, self.config)
-        return plain(x.to(formats.compute), self.weight.record(), self.bias, how)
+        return plain(x.to(formats.compute), self.weight.flat(), self.bias, how)
 
     def dequantized(self, dtype: str | None = None) -> Tensor:
         """Return the weight as a tensor of shape (d_out, d_in), by default in the format of the original."""

@@ -12,7 +12,8 @@ from qloracle_gpu.torch.blockwise import QuantizedBlocks
 from qloracle_gpu.torch.double_quant import DoubleQuantized
 from qloracle_gpu.torch.formats import require_dtype
 from qloracle_gpu.torch.int8 import QuantizedInt8
-from qloracle_gpu.torch.modules.codebook_text import codebook_text
+from qloracle_gpu.torch.library.codebook_text import codebook_text
+from qloracle_gpu.torch.library.flat_weight import FlatWeight, flat_weight
 from qloracle_gpu.torch.nested_absmax import QuantizedAbsmax
 from qloracle_gpu.torch.packing import storage_bytes, storage_view
 from qloracle_gpu.torch.qlora import QuantizedWeight, shape_of
@@ -51,6 +52,8 @@ class QuantizedTensor(nn.Module):
         shape_of(record)
         self.storage = storage
         self.template = record_without_tensors(record)
+        # Once, here: a compiler cannot follow how a table of one's own becomes text.
+        self._settings = flat_weight(record).settings
         for name, part in _parts(record, storage).items():
             self.register_buffer(name, part)
 
@@ -69,6 +72,16 @@ class QuantizedTensor(nn.Module):
             return QuantizedBlocks(data, parts["absmax"], **settings)
         absmax = QuantizedAbsmax(parts["absmax_codes"], parts["nested_absmax"], parts["offset"])
         return DoubleQuantized(data, absmax, **settings)
+
+    def flat(self) -> FlatWeight:
+        """Return the tensor as operators take it; its tensors are the buffers."""
+        parts = dict(self.named_buffers(recurse=False))
+        if "codes" in parts:
+            return FlatWeight(parts["codes"], parts["absmax"], None, None, *self._settings)
+        data = storage_bytes(parts["data"])
+        if "offset" not in parts:
+            return FlatWeight(data, parts["absmax"], None, None, *self._settings)
+        return FlatWeight(data, parts["nested_absmax"], parts["absmax_codes"], parts["offset"], *self._settings)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantizedTensor":
         def moved(buffer: Tensor) -> Tensor:
