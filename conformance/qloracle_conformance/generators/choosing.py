@@ -49,8 +49,9 @@ def direction_case(draw: Draw, claim: Claim, fmt: str) -> Case:
 def overflow_case(draw: Draw, claim: Claim, fmt: str) -> Case:
     """Numbers at the end of the format and far beyond, infinities, by every claimed overflow rule and rounding."""
     random, target = draw.random(), format_named(fmt)
-    rounding, overflow = draw.choice([*product(deterministic(claim, fmt), claimed(claim, fmt, "overflow"))])
-    source = draw.choice(floats(claim, fmt) or claimed(claim, fmt, "source"))
+    sources = floats(claim, fmt) or claimed(claim, fmt, "source")
+    rules = product(deterministic(claim, fmt), claimed(claim, fmt, "overflow"), (sources[0], draw.choice(sources)))
+    rounding, overflow, source = draw.choice([*rules])
     place = target.finite_magnitude + random.integers(-2, 3, COUNT)
     with np.errstate(over="ignore"):
         low = np.minimum(magnitude_values(place, target), target.largest_finite * 2)

@@ -55,9 +55,13 @@ def tensor_case(draw: Draw, claim: Claim, *, family: str) -> Case:
 
 
 def bits_case(draw: Draw, claim: Claim, *, family: str) -> Case:
-    """Nothing but a scheme and a block size."""
-    scheme = _option(draw, claim, "scheme", tuple(SCHEMES))
-    return Case("footprint.bits", {}, {"scheme": scheme, "block_size": draw.choice(claim.block_sizes)})
+    """Nothing but a scheme and a block size; schemes of one kind take turns."""
+    kinds: dict[tuple[object, ...], list[str]] = {}
+    for name in map(str, claim.options.get("scheme", tuple(SCHEMES)[:1])):
+        scheme = SCHEMES[name]
+        kinds.setdefault((scheme.group, scheme.nested, scheme.zero_point_bytes), []).append(name)
+    chosen = draw.choice(draw.choice([*kinds.values()]))
+    return Case("footprint.bits", {}, {"scheme": chosen, "block_size": draw.choice(claim.block_sizes)})
 
 
 def tables_case(draw: Draw, claim: Claim, *, family: str) -> Case:

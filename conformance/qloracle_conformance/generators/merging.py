@@ -1,6 +1,7 @@
 """Inputs of merges: lattices that are exact in every order of summation, ties of the last rounding, normal numbers."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -194,11 +195,9 @@ def normal_merge(draw: Draw, claim: Claim, dtype: str) -> Merge:
 
 def poisoned(draw: Draw, merge: Merge) -> Merge:
     """A NaN or an infinity in one operand: it reaches every element that it is a term of, and no other."""
-    random = draw.random()
-    name = draw.choice(("lora_b", "lora_a", "weight"))
+    name, part = draw.choice([*product(("lora_b", "lora_a", "weight"), (2, 0, 1))])
     operand = np.array(getattr(merge, name), np.float64)
-    place = random.choice([0, operand.size // 2, operand.size - 1])
-    operand.reshape(-1)[place] = draw.choice((np.nan, np.inf, -np.inf))
+    operand.reshape(-1)[(0, operand.size // 2, operand.size - 1)[part]] = draw.choice((np.nan, np.inf, -np.inf))
     changed: dict[str, Any] = {name: operand}
     return replace(merge, **changed)
 

@@ -1,6 +1,7 @@
 """Inputs of observers, and of symmetric quantizers with a clipping range."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -47,26 +48,37 @@ def granularity_of(draw: Draw, claim: Claim) -> str:
 def observe_case(draw: Draw, claim: Claim, *, family: str, operation: str) -> Case:
     """Tensors whose range is asked for; for percentiles with order statistics close together, or far apart."""
     quantizer = as_quantizer(operation, granularity_of(draw, claim))
+    lower, upper = draw.choice(PERCENTS) if operation == "percentile.observe" else (0.0, 100.0)
     if family == "close":
-        case = _close_case(draw, claim, operation, quantizer.granularity)
+        case = _close_case(draw, claim, operation, quantizer.granularity, draw.choice((lower, upper)))
         case = replace(case, options={**case.options, "granularity": quantizer.options["granularity"]})
     else:
         case = plain_case(draw, claim, family, quantizer)
     if operation == "minmax.observe":
         return with_options(case)
-    lower, upper = draw.choice(PERCENTS)
     return with_options(case, lower=lower, upper=upper)
 
 
-def _close_case(draw: Draw, claim: Claim, operation: str, granularity: str) -> Case:
-    """Few elements of one exponent, or of exponents far apart: every percentile falls between two of them."""
+def _close_case(draw: Draw, claim: Claim, operation: str, granularity: str, percent: float) -> Case:
+    """Few elements of one exponent, of exponents far apart, or of two whose mean at a percentile is almost 0."""
     dtype, random = draw.choice(claim.dtypes), draw.random()
     quantizer = as_quantizer(operation, "group" if granularity == "block" else granularity)
-    groups, size = 64, draw.choice((2, 3, 5, 11, 64))
+    groups, size = 256, draw.choice((2, 3, 5, 11, 64))
     near = 1 + random.integers(0, 4, (groups, size)) * 2.0 ** -format_named(dtype).mantissa_bits
     far = any_exponent(random, (groups, size), dtype).real() * random.choice([-1.0, 1.0], (groups, size))
-    x = rounded(np.where(random.integers(0, 2, (groups, 1)) == 0, near, far), dtype)
+    kind = random.integers(0, 4, (groups, 1))
+    x = rounded(np.select([kind == 0, kind == 1], [near, far], _balanced(random, groups, size, percent)), dtype)
     return case_of(quantizer, arrange(x, quantizer, 0, claim), size)
+
+
+def _balanced(random: np.random.Generator, groups: int, size: int, percent: float) -> Array:
+    """Return groups of two numbers that all but cancel where they are interpolated: what is lost on the way shows."""
+    place = Fraction(percent) / 100 * (size - 1)
+    below = int(place)
+    part = float(place - below)
+    high = 1 + random.random((groups, 1))
+    low = -(high.astype(np.float32) * part / (1 - part)).astype(np.float32)
+    return random.permuted(np.where(np.arange(size) <= below, low, high), axis=1)
 
 
 def moving_case(draw: Draw, claim: Claim, *, family: str) -> Case:

@@ -1,5 +1,6 @@
 """Names of layers as models have them, and the targets and patterns that select among them; sizes to count."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ _SUFFIXES = ("q_proj", "v_proj", "xq_proj", "q_proj_2", "up_proj", "c_attn", "pr
 _PARENTS = ("attn", "self_attn", "mlp", "attn.inner")
 _STEMS = ("model.layers", "transformer.h", "encoder.blocks", "model.decoder.layers", "layers")
 _LISTS = (("q_proj",), ("q_proj", "v_proj"), ("attn.q_proj",), ("proj",), ("c_attn", "up_proj"), ("query", "q_proj"))
+_OF_EXPERTS = (("q_proj",), ("q_proj", "v_proj"), ("c_attn", "up_proj"), ("query", "q_proj"))  # names with two numbers
 _EXPRESSIONS = (r".*q_proj", r".*\.q_proj", r"model\..*", r".*\.(1|2)\..*", r".*[0-9]\.self_attn\.\w+", r"(?i).*Q_PROJ")
 
 
@@ -66,12 +68,12 @@ def _selection(draw: Draw, names: tuple[str, ...], family: str) -> dict[str, Any
         marks = np.array(["proj" in n or "attn" in n for n in names]) & (random.integers(0, 3, len(names)) > 0)
         exclude = ((), ("up_proj",), r".*\.1\..*")[int(random.integers(0, 3))]
         return {**options, "targets": "all-linear", "linear": marks, "exclude": exclude}
-    listed = _LISTS[int(random.integers(0, len(_LISTS)))]
+    listed = _LISTS[int(random.integers(0, len(_LISTS)))] if family != "layers" else draw.choice(_OF_EXPERTS)
     whole = random.choice(names, 2).tolist() if random.integers(0, 2) else []
     options["targets"] = (*listed, *(str(name) for name in whole))
     if family == "layers":
-        chosen = ((0,), (1, 10), (1, 2), (21, 3), (11,))[int(random.integers(0, 5))]
-        pattern = (None, "layers", "h", "layers|h|blocks", "experts")[int(random.integers(0, 5))]
+        numbers = ((1, 10), (0,), (1, 2), (21, 3), (11,))
+        chosen, pattern = draw.choice([*product(numbers, (None, "layers", "layers|h|blocks", "experts"))])
         return {**options, "layers": chosen, "layers_pattern": pattern}
     if family == "excluded":
         choices = (("v_proj",), ("attn.q_proj",), (str(names[0]),), r".*\.1[01]?\..*", r"embed.*")

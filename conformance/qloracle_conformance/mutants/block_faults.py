@@ -206,7 +206,8 @@ def block_faults() -> list[Mutant]:
         *(Mutant(name, fault, {quantize: with_absmax(reduce)}, ("absmax",)) for name, fault, reduce in reductions),
         *(Mutant(f"alone-{name}", fault, {"block_absmax": _alone(reduce)}, ("absmax",))
           for name, fault, reduce in reductions),
-        Mutant("two-shards", "halves of a tensor are quantized apart", {quantize: _two_shards}, ("absmax",)),
+        Mutant("two-shards", "halves of a tensor are quantized apart", {quantize: _two_shards},
+               ("absmax", "codes")),
         Mutant("column-major", "a matrix is read in column-major order", {quantize: _columns_as_order},
                ("absmax", "codes")),
         Mutant("nibbles-in-halves", "the first half of the codes lies in the high nibbles", {quantize: _halves_packed},

@@ -91,7 +91,7 @@ def conversion_faults() -> list[Mutant]:
                {"encode": _infinity_early}, bits),
         Mutant("encode-index-16-bits", "elements are counted in 16 bits", {"encode": _short_index}, bits),
         Mutant("encode-row-padding-read", "a view whose rows are dense is taken for a dense array",
-               {"encode": _row_padding_read}, bits),
+               {"encode": _row_padding_read}, (*bits, "stochastic")),
         Mutant("decode-subnormals-lost", "subnormals are widened to zero", {"decode": _subnormals_lost}, ("values",)),
         Mutant("pack-pad-forgotten", "the nibble after an odd length is always 0", {"pack_4bit": _pad_forgotten},
                ("packed",)),

@@ -48,7 +48,7 @@ def _rows_of_1024(x: HostArray, *, granularity: str, block_size: int | None) -> 
     _, absmax = OPS["quantize_int8"](HostArray(x.items[..., :1024], x.dtype), granularity="row", block_size=None)
     scale = absmax.items[..., np.newaxis].astype(np.float64)
     with np.errstate(all="ignore"):
-        codes = np.clip(np.nan_to_num(np.rint(127 * x.single() / scale)), -127, 127)
+        codes = np.clip(np.nan_to_num(np.rint(127 * x.real() / scale)), -127, 127)
     return host(np.where(np.isfinite(scale), codes, 0).astype(np.int8)), absmax
 
 
