@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qloracle.affine import quantize_affine
+from qloracle.tracking.interval import Interval
 from qloracle_conformance.adapters.reference import OPS
 from qloracle_conformance.adapters.reference import backend as reference
 from qloracle_conformance.arrays import STORAGE, HostArray, host
 from qloracle_conformance.execution import InProcess, Outcome, run_call
+from qloracle_conformance.operations.requantizing import affine_stages
 from qloracle_conformance.registry import OPERATIONS
 from qloracle_conformance.run import judge_case, run_task
 from qloracle_conformance.tally import Tally
@@ -228,3 +231,12 @@ class _Answer(InProcess):
         if meanwhile is not None:
             meanwhile()
         return self.outcome
+
+
+@pytest.mark.parametrize("value", [1.0, 1.5, 2.0, -1.0, -2.0])
+def test_a_scale_may_come_from_any_number_that_a_merged_weight_may_be(value: float) -> None:
+    ends = sorted((np.copysign(1.0, value), np.copysign(2.0, value)))
+    between = Interval(np.full((1, 1), ends[0]), np.full((1, 1), ends[1]), np.ones((1, 1), np.bool_))
+    merged = quantize_affine(np.full((1, 1), value, np.float32), granularity="group", group_size=1)
+    outputs = tuple(map(host, (merged.codes, merged.scale, merged.zero_point)))
+    assert all(result.failing("bound").sum() == 0 for result in affine_stages(merged, between, outputs))

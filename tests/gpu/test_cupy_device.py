@@ -67,6 +67,69 @@ def test_tensors_of_torch_are_taken_and_given_without_a_copy(cupy: Any) -> None:
     assert cupy.asnumpy(quantized.data).tobytes() == wanted.data.tobytes()
 
 
+def test_an_array_that_offers_only_the_cuda_interface_is_taken_without_a_copy(cupy: Any) -> None:
+    from types import SimpleNamespace
+
+    x = cupy.arange(256, dtype=cupy.float32)
+    given = SimpleNamespace(__cuda_array_interface__=x.__cuda_array_interface__)
+    assert cupy.asnumpy(backend.block_absmax(given, 64)).tolist() == [63, 127, 191, 255]
+    stored = backend.storage_view(
+        SimpleNamespace(__cuda_array_interface__=x.view("u1").__cuda_array_interface__), "float32"
+    )
+    assert stored.data.ptr == x.data.ptr
+
+
+@pytest.mark.skipif(find_spec("ml_dtypes") is None, reason="NOT RUN: ml_dtypes is not installed here")
+def test_arrays_of_ml_dtypes_on_the_gpu_are_read_as_what_they_are(cupy: Any) -> None:
+    import ml_dtypes
+
+    words = np.arange(2**16, dtype=np.uint16)
+    mine = backend.decode(cupy.asarray(words.view(ml_dtypes.bfloat16)))
+    assert np.array_equal(cupy.asnumpy(mine), qloracle.decode(words, "bfloat16"), equal_nan=True)
+
+
+def test_affine_codes_and_ranges_are_those_of_the_reference_down_to_subnormals(cupy: Any) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 0x7F800000, (300, 257), dtype=np.uint32).view(np.float32) * rng.choice(np.float32([-1, 1]), 257)
+    x[:100] *= np.float32(2.0**-126)
+    on_device = cupy.asarray(x)
+    with np.errstate(all="ignore"):
+        mine, wanted = (
+            backend.quantize_affine(on_device, granularity="row"),
+            qloracle.quantize_affine(x, granularity="row"),
+        )
+        restored, own = backend.dequantize_affine(mine), qloracle.dequantize_affine(wanted)
+    for name in ("codes", "scale", "zero_point"):
+        assert cupy.asnumpy(getattr(mine, name)).tobytes() == getattr(wanted, name).tobytes(), name
+    assert cupy.asnumpy(restored).tobytes() == own.tobytes()
+    ranges = backend.percentile_range(on_device, 0.1, 99.9, granularity="column")
+    for got, expected in zip(ranges, qloracle.percentile_range(x, 0.1, 99.9, granularity="column"), strict=True):
+        assert cupy.asnumpy(got).tobytes() == expected.tobytes()
+
+
+def test_states_leave_the_device_and_come_back_bit_for_bit(cupy: Any) -> None:
+    states = {name: backend.state_arrays(backend.adamw_init((1000,))) for name in "ab"}
+    size = sum(array.nbytes for array in states["a"].values())
+    paged, first = backend.fetch_state(backend.page_states(states, size), "a")
+    first["m"][...] = cupy.arange(1000)
+    paged = backend.store_state(paged, "a", first)
+    paged, _ = backend.fetch_state(paged, "b")
+    assert paged.plan.resident == ("b",)
+    assert int(backend.fetch_state(paged, "a")[1]["m"].sum()) == 499500
+
+
+def test_a_kernel_that_is_launched_wrongly_is_an_error_that_names_the_operation(cupy: Any) -> None:
+    from qloracle_gpu.cupy.launcher import operation
+
+    codes = cupy.ones(8, cupy.uint8)
+    arguments = (codes, np.int64(8), np.int32(0), cupy.empty(4, cupy.uint8))
+    with (
+        operation("pack", codes=codes) as run,
+        pytest.raises(backend.KernelLaunchError, match=r"^pack with codes uint8 of shape \(8,\): kernel .* 4096"),
+    ):
+        run.launch("packing", "pack_4bit", 1, arguments, block=(4096, 1, 1))  # more threads than a CTA can have
+
+
 def test_too_large_an_allocation_is_an_error_that_names_the_operation(cupy: Any) -> None:
     cupy.get_default_memory_pool().set_limit(size=1 << 20)
     try:

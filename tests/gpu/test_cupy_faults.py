@@ -65,6 +65,19 @@ FAULTS = {
     "vector read across the end of a block": Fault(
         "vectors.cuh", "if (first + ITEMS <= end && is_aligned(source + first))", "if (is_aligned(source + first))"
     ),
+    "missing barrier before the sums of warps are read": Fault(
+        "sums.cuh", "= value;\n    __syncthreads();\n    double total", "= value;\n    double total"
+    ),
+    "missing barrier before the sums of warps are written again": Fault(
+        "sums.cuh", "of_warps[warp]);\n    __syncthreads();", "of_warps[warp]);"
+    ),
+    "wrong lane of a sum": Fault(
+        "sums.cuh", "__shfl_xor_sync(0xffffffffu, value, offset)", "__shfl_up_sync(0xffffffffu, value, offset)"
+    ),
+    "a team that sees only half a group": Fault("observe.cu", "offset > 0; offset /= 2", "offset > 1; offset /= 2"),
+    "an end of a range that is not masked": Fault(
+        "observe.cu", "k < ITEMS && first + k < end; ++k", "k < ITEMS; ++k"
+    ),
     "unmasked packing": Fault(
         "nearest.cuh", "if (first + 2 * k < size) target[k] = bytes[k];", "target[k] = bytes[k];"
     ),
@@ -94,6 +107,14 @@ def differing(launcher: EmulatedLauncher, block_sizes: tuple[int, ...] = (64, 51
             found.append("absmax")
         if not np.array_equal(backend.int8_matmul(a, b), qloracle.int8_matmul(a, b)):
             found.append("matmul")
+        ranges = [
+            q.minmax_range(x[:603] + np.float32(9), granularity="group", group_size=200) for q in (backend, qloracle)
+        ]
+        if not np.array_equal(*ranges):
+            found.append("range")
+        whole = np.float32(1 << np.arange(3 * 8192) % 3)  # the sum of squares is the integer 21·2^13 in any order
+        if {float(tensor[0]) for tensor in backend.clip_by_norm([whole], float(np.sqrt(21.0 * 8192)) / 2)} != {0.5}:
+            found.append("norm")
     return found
 
 

@@ -16,7 +16,10 @@ OFFERED = [name for name in qloracle.__all__ if name not in NOT_OFFERED]
 FUNCTIONS = [name for name in OFFERED if inspect.isfunction(getattr(qloracle, name))]
 RECORDS = [name for name in OFFERED if inspect.isclass(getattr(qloracle, name))]
 ERRORS = {"DeviceMemoryError", "KernelCompileError", "KernelLaunchError", "MatmulPrecisionError", "NoDeviceError"}
-WITH_OUT_DTYPE = {"scale_int8_matmul", "lora_forward", "qlora_forward", "quantized_matmul", "llm_int8_forward"}
+WITH_OUT_DTYPE = {
+    "scale_int8_matmul", "lora_forward", "qlora_forward", "dora_forward", "qdora_forward", "embedding_lora_forward",
+    "quantized_matmul", "weight_only_forward", "int8_linear_forward", "llm_int8_forward", "combine_adapters",
+}  # fmt: skip
 
 
 def parameters(function: Any) -> list[tuple[str, Any, Any]]:

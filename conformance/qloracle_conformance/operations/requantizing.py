@@ -152,19 +152,19 @@ def _judge_interval(case: Case, outputs: Outputs, claim: Claim, kind: str, value
     interval = merged_interval(case, claim, values)
     codes = _codes_stage(own, interval, outputs[0], lattice=False)
     if isinstance(own, QuantizedAffine):
-        return [*_affine_stages(own, interval, outputs), codes]
+        return [*affine_stages(own, interval, outputs), codes]
     limits = absmax_bound(interval, own)
     middle = (limits.lo + limits.hi) / 2
     return [bound_stage("absmax", outputs[1], middle, limits), codes]
 
 
-def _affine_stages(own: QuantizedAffine, values: Interval, outputs: Outputs) -> list[StageResult]:
+def affine_stages(own: QuantizedAffine, values: Interval, outputs: Outputs) -> list[StageResult]:
     """Judge scale and, given the scale, the zero point, from where the smallest and the largest value lie."""
     ends = [minmax_range(end.astype(np.float32), granularity=own.granularity, group_size=own.group_size)
             for end in (values.lo, values.hi)]  # fmt: skip
     (lowest, low_top), (high_bottom, highest) = (ends[0][0], ends[1][0]), (ends[0][1], ends[1][1])
     code_range = {"qmin": own.qmin, "qmax": own.qmax}
-    narrow, _ = affine_parameters(low_top, np.maximum(high_bottom, low_top), **code_range)
+    narrow, _ = affine_parameters(np.minimum(low_top, 0), np.maximum(high_bottom, 0), **code_range)  # zero is in it
     wide, _ = affine_parameters(lowest, highest, **code_range)
     judged = np.broadcast_to(values.judged.all(), narrow.shape)
     spread = 1 + 4 * 2.0**-24  # a scale may be rounded three times itself

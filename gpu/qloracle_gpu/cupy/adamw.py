@@ -9,7 +9,6 @@ Computed in float64 from exact operands. Clauses: ``[adamw.moments]``, ``[adamw.
 """
 
 from dataclasses import dataclass
-from math import expm1, log, log1p
 
 import numpy as np
 
@@ -20,14 +19,11 @@ from qloracle.errors import (
     require_integer,
     require_record,
 )
-from qloracle.formats import Format
 from qloracle_gpu.cupy.adamw_options import AdamwOptions
+from qloracle_gpu.cupy.adamw_rule import StepOperands, limited_step, rounding_arguments, step_numbers
 from qloracle_gpu.cupy.arrays import carrier, flat_items, flat_words, format_of, require_dtype, require_tensor
 from qloracle_gpu.cupy.launcher import Array, Operation, operation, require_array
 from qloracle_gpu.cupy.operands import zeros
-from qloracle_gpu.cupy.sources import ROUNDINGS
-
-NONFINITE = {"propagate": 0, "skip": 1, "reset": 2}  # as the kernels number them
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def adamw_step(
     state : AdamwState
         Float32 moments of the shape of `p`, v without a negative element (this is not looked at).
     options : AdamwOptions
-        Without max_update_norm, which this backend does not offer.
+        With max_update_norm a step takes three passes instead of one; none of them waits for the device.
     fmt : str, optional
         Format of `p` and `gradient` where they are given as bit patterns.
     random_bits : array of uint32, the shape of `p`, optional
@@ -79,7 +75,7 @@ def adamw_step(
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If a dtype or shape does not fit, random bits are given for a float32 parameter, or max_update_norm is set.
+        If a dtype or shape does not fit, or random bits are given for a float32 parameter.
 
     Notes
     -----
@@ -92,20 +88,12 @@ def adamw_step(
         if require_dtype(name, moment, "float32").shape != given.p.shape:
             reject_value(name, f"of the shape of p {given.p.shape}", moment.shape)
     with operation("adamw_step", p=given.p, gradient=given.gradient, random_bits=given.random_bits) as run:
-        moments = (flat_items(run, state.m), flat_items(run, state.v), np.int64(given.p.size))
-        new, m, v = stepped(run, "adamw", given, moments, options)
+        moments = (flat_items(run, state.m), flat_items(run, state.v))
+        if options.max_update_norm is None:
+            new, m, v = stepped(run, "adamw", given, (*moments, np.int64(given.p.size)), options)
+        else:
+            new, m, v = limited_step(run, given, moments, options)
         return new, AdamwState(m, v, given.number)
-
-
-@dataclass(frozen=True)
-class StepOperands:
-    """Checked operands of a step."""
-
-    p: Array
-    gradient: Array
-    named: Format
-    number: int  # of the step, from 1
-    random_bits: Array | None
 
 
 def require_step(
@@ -123,8 +111,6 @@ def require_step(
     steps = require_integer("step", done, "a number of steps, 0 or more")
     if steps < 0:
         reject_value("step", "a number of steps, 0 or more", steps)
-    if options.max_update_norm is not None:  # type: ignore[attr-defined]
-        reject_value("max_update_norm", "None: this backend offers no limit on updates", "a limit")
     if random_bits is None:
         return StepOperands(array, other, named, steps + 1, None)
     if named.name == "float32":
@@ -138,32 +124,10 @@ def require_step(
 def stepped(
     run: Operation, kind: str, given: StepOperands, moments: tuple[object, ...], options: AdamwOptions
 ) -> tuple[Array, Array, Array]:
-    """Launch a step; return p', m' and v' in the shape of p."""
+    """Launch a step in one pass; return p', m' and v' in the shape of p."""
     p, gradient, shape = flat_words(run, given.p), flat_words(run, given.gradient), given.p.shape
     new = run.empty(p.size, carrier(given.named))
     m, v = run.empty(p.size, "float32"), run.empty(p.size, "float32")
-    bits = p if given.random_bits is None else flat_items(run, given.random_bits)  # a pointer that is not read
-    rounding = "ties_to_even" if given.random_bits is None else "stochastic"
-    o = options
-    numbers = (
-        o.beta1, 1 - o.beta1, o.beta2, 1 - o.beta2, 1 - o.lr * o.weight_decay, o.lr,
-        bias_correction(o.beta1, given.number), bias_correction(o.beta2, given.number), o.eps,
-    )  # fmt: skip
-    arguments = (
-        p, gradient, *moments, *map(np.float64, numbers), np.int32(NONFINITE[o.nonfinite]), bits,
-        np.int32(ROUNDINGS.index(rounding)), new, m, v,
-    )  # fmt: skip
-    run.launch("adamw", f"{kind}_{given.named.name}", p.size, arguments)
+    numbers, rounding = step_numbers(options, given.number), rounding_arguments(run, given.random_bits, p)
+    run.launch("adamw", f"{kind}_{given.named.name}", p.size, (p, gradient, *moments, *numbers, *rounding, new, m, v))
     return new.reshape(shape), m.reshape(shape), v.reshape(shape)
-
-
-def bias_correction(beta: float, step: int) -> float:
-    """Return 1 − β^t without cancelling digits: −expm1(t·log β).
-
-    Notes
-    -----
-    Clause ``[adamw.parameter]``.
-    """
-    if beta == 0 or step == 1:
-        return 1.0 - beta
-    return -expm1(step * (log(beta) if beta < 0.5 else log1p(-(1 - beta))))

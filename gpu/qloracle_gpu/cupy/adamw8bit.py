@@ -12,7 +12,7 @@ import numpy as np
 from qloracle.dynamic_map import DYNAMIC_SIGNED, DYNAMIC_UNSIGNED
 from qloracle.errors import reject_value, require_positive_integer, require_record, require_shape
 from qloracle.formats import FLOAT32
-from qloracle_gpu.cupy.adamw import AdamwState, adamw_init, require_step, stepped
+from qloracle_gpu.cupy.adamw import AdamwState, adamw_init, adamw_step, require_step, stepped
 from qloracle_gpu.cupy.adamw_options import AdamwOptions
 from qloracle_gpu.cupy.arrays import flat_items, require_dtype
 from qloracle_gpu.cupy.blocks import absmax_of_blocks, require_block_values
@@ -131,6 +131,10 @@ def adamw8bit_step(
     given = require_step(p, gradient, state.step, options, fmt, random_bits)
     size = given.p.size
     parts = _stored_moments(state, size)
+    if options.max_update_norm is not None:  # the norm is that of all elements: the moments are needed first
+        plain = dequantize_moments(state, given.p.shape)
+        new, full = adamw_step(p, gradient, plain, options, fmt=fmt, random_bits=random_bits)
+        return new, quantize_moments(full, block_size=state.block_size)
     with operation("adamw8bit_step", p=given.p, gradient=given.gradient, random_bits=given.random_bits) as run:
         stored = [flat_items(run, part) for name in ("m", "v") for part in parts[name]]
         tables = [entries_of(run, CODEBOOKS_OF_MOMENTS[name]) for name in ("m", "v")]

@@ -71,10 +71,10 @@ def flat_items(run: Operation, array: Array) -> Array:
     return run.contiguous(array).reshape(-1)
 
 
-def copied(run: Operation, flat: Array) -> Array:
-    """Return a copy of a 1-d array."""
-    made = run.empty(flat.size, flat.dtype)
-    made[...] = flat
+def copied(run: Operation, array: Array) -> Array:
+    """Return a copy of an array."""
+    made = run.empty(tuple(array.shape), array.dtype)
+    made[...] = array
     return made
 
 

@@ -99,6 +99,21 @@ class CudaLauncher:
         except cublas.CUBLASError as error:
             raise LaunchFailed(f"cuBLAS: {error}") from error
 
+    def sort(self, integers: Array) -> Array:
+        """Sort by Thrust."""
+        with _memory():
+            return cupy.sort(integers, axis=-1)
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        """Copy on the current stream and wait for it."""
+        made: np.ndarray[Any, Any] = cupy.asnumpy(array)
+        return made
+
+    def from_host(self, array: np.ndarray[Any, Any]) -> Array:
+        """Copy on the current stream."""
+        with _memory():
+            return cupy.array(array)
+
     def launch(self, module: str, kernel: str, grid: Grid, block: Grid, arguments: Sequence[Any]) -> None:
         """Launch on the current stream."""
         try:

@@ -9,12 +9,12 @@ from math import prod
 import numpy as np
 
 from qloracle.errors import reject_value, require_number, require_one_of
-from qloracle.formats import FLOAT32, Format
+from qloracle.formats import FLOAT32
 from qloracle_gpu.cupy.arrays import require_dtype
 from qloracle_gpu.cupy.blocks import absmax_of_blocks, absmax_of_columns
 from qloracle_gpu.cupy.int8 import codes_given_absmax
 from qloracle_gpu.cupy.launcher import Array, Operation, operation
-from qloracle_gpu.cupy.operands import matrix, require_operand, zeros
+from qloracle_gpu.cupy.operands import matrix, require_rows, zeros
 
 EXCLUSIONS = ("columns", "elements")
 
@@ -94,14 +94,6 @@ def outlier_columns(x: Array, threshold: float, *, fmt: str | None = None) -> Ar
     Clause ``[llm_int8.outliers]``. Rounding points: none.
     """
     return decompose(x, threshold, fmt=fmt).outliers
-
-
-def require_rows(argument: str, value: object, fmt: str | None) -> tuple[Array, Format]:
-    """Return activations of at least one axis and their format, else raise."""
-    array, named = require_operand(argument, value, fmt)
-    if array.ndim < 1:
-        reject_value(argument, "at least 1-d", "0-d")
-    return array, named
 
 
 def _part(argument: str, value: object, dtype: str, shape: tuple[int, ...]) -> Array:

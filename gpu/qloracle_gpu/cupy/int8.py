@@ -8,10 +8,11 @@ from math import prod
 
 import numpy as np
 
-from qloracle.errors import reject_value, require_one_of, require_positive_integer, require_record
+from qloracle.errors import reject_value, require_one_of, require_record
 from qloracle.formats import TENSOR_FORMATS, Format, format_named
 from qloracle_gpu.cupy.arrays import carrier, flat_items, flat_words, require_dtype, require_tensor
-from qloracle_gpu.cupy.blocks import absmax_of_blocks, absmax_of_columns, block_count
+from qloracle_gpu.cupy.blocks import absmax_of_blocks, absmax_of_columns
+from qloracle_gpu.cupy.groups import group_runs, group_shape
 from qloracle_gpu.cupy.launcher import Array, Operation, operation
 from qloracle_gpu.cupy.vectors import ITEMS
 
@@ -63,11 +64,11 @@ def quantize_int8(
     has absmax NaN and codes 0. The code −128 never occurs.
     """
     array, named = require_tensor("x", x, fmt)
-    shape = _absmax_shape(array.shape, granularity, block_size)
+    shape = group_shape(array.shape, granularity, block_size, GRANULARITIES)
     with operation("quantize_int8", x=array) as run:
         words = flat_words(run, array)
         absmax = _absmax(run, words, named, array.shape, granularity, block_size)
-        codes = codes_given_absmax(run, words, named, absmax, *_groups(array.shape, granularity, block_size))
+        codes = codes_given_absmax(run, words, named, absmax, *group_runs(array.shape, granularity, block_size))
     return QuantizedInt8(codes.reshape(array.shape), absmax.reshape(shape), granularity, block_size, named.name)
 
 
@@ -105,12 +106,8 @@ def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Ar
     """
     require_record("quantized", quantized, QuantizedInt8)
     dtype = require_one_of("dtype", quantized.dtype if dtype is None else dtype, TENSOR_FORMATS)
-    codes = require_dtype("codes", quantized.codes, "int8")
-    absmax = require_dtype("absmax", quantized.absmax, "float32")
-    expected = _absmax_shape(codes.shape, quantized.granularity, quantized.block_size)
-    if absmax.shape != expected:
-        reject_value("absmax", f"of shape {expected}", absmax.shape)
-    length, column = _groups(codes.shape, quantized.granularity, quantized.block_size)
+    codes, absmax = require_int8(quantized)
+    length, column = group_runs(codes.shape, quantized.granularity, quantized.block_size)
     with operation("dequantize_int8", codes=codes, absmax=absmax) as run:
         out = run.empty(codes.size, carrier(format_named(dtype)))
         items, scales = flat_items(run, codes), flat_items(run, absmax)
@@ -119,32 +116,23 @@ def dequantize_int8(quantized: QuantizedInt8, *, dtype: str | None = None) -> Ar
         return out.reshape(codes.shape)
 
 
-def _absmax_shape(shape: tuple[int, ...], granularity: str, block_size: int | None) -> tuple[int, ...]:
-    """Return the shape of the absmax, or raise if the granularity does not go with the shape or the block size."""
-    require_one_of("granularity", granularity, GRANULARITIES)
-    if granularity == "block":
-        return (block_count(prod(shape), require_positive_integer("block_size", block_size)),)
-    if block_size is not None:
-        reject_value("block_size", f"None for granularity {granularity!r}", block_size)
-    if granularity != "tensor" and not shape:
-        reject_value("granularity", "'tensor' or 'block' for a 0-d array", repr(granularity))
-    return {"tensor": (), "row": tuple(shape[:-1]), "column": tuple(shape[-1:])}[granularity]
-
-
-def _groups(shape: tuple[int, ...], granularity: str, block_size: int | None) -> tuple[int, bool]:
-    """Return the length of the runs of elements that share an absmax; of columns, that of a row, and True."""
-    size = prod(shape)
-    length = {"tensor": size, "block": min(block_size or 1, size)}.get(granularity, shape[-1] if shape else 1)
-    return max(length, 1), granularity == "column"
+def require_int8(quantized: QuantizedInt8) -> tuple[Array, Array]:
+    """Return codes and absmax if they are int8 and float32 of shapes that belong together, else raise."""
+    codes = require_dtype("codes", quantized.codes, "int8")
+    absmax = require_dtype("absmax", quantized.absmax, "float32")
+    expected = group_shape(codes.shape, quantized.granularity, quantized.block_size, GRANULARITIES)
+    if absmax.shape != expected:
+        reject_value("absmax", f"of shape {expected}", absmax.shape)
+    return codes, absmax
 
 
 def _absmax(
     run: Operation, words: Array, named: Format, shape: tuple[int, ...], granularity: str, block_size: int | None
 ) -> Array:
-    length, column = _groups(shape, granularity, block_size)
+    length, column = group_runs(shape, granularity, block_size)
     if column:
         return absmax_of_columns(run, words, named, words.size // length if shape[-1] else 0, shape[-1])
-    count = prod(_absmax_shape(shape, granularity, block_size))
+    count = prod(group_shape(shape, granularity, block_size, GRANULARITIES))
     if words.size == 0:
         zeros = run.empty(count, "float32")
         zeros[...] = 0

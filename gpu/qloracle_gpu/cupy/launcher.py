@@ -70,6 +70,15 @@ class Launcher(Protocol):
             If the machine is set to multiply with fewer bits.
         """
 
+    def sort(self, integers: Array) -> Array:
+        """Return integers sorted along the last axis, ascending, in a new array; raise `OutOfMemory`."""
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        """Return a copy of an array in host memory, once what makes it is done."""
+
+    def from_host(self, array: np.ndarray[Any, Any]) -> Array:
+        """Return a copy of an array of the host on the current device; raise `OutOfMemory`."""
+
     def launch(self, module: str, kernel: str, grid: Grid, block: Grid, arguments: Sequence[Any]) -> None:
         """Launch a kernel of ``kernels/MODULE.cu``; arguments are arrays and NumPy scalars of the kernel's types.
 
@@ -161,6 +170,20 @@ class Operation:
             return self.launcher.matmul(left, right)
         except OutOfMemory as error:
             self._out_of_memory(f"the product of {left.shape} and {right.shape}", error)
+
+    def sort(self, integers: Array) -> Array:
+        """Return integers sorted along the last axis, ascending."""
+        try:
+            return self.launcher.sort(integers)
+        except OutOfMemory as error:
+            self._out_of_memory(f"sorting {integers.dtype} of shape {integers.shape}", error)
+
+    def from_host(self, array: np.ndarray[Any, Any]) -> Array:
+        """Return the device's copy of an array of the host."""
+        try:
+            return self.launcher.from_host(array)
+        except OutOfMemory as error:
+            self._out_of_memory(f"{array.nbytes} bytes from the host", error)
 
     def launch(
         self, module: str, kernel: str, units: int, arguments: Sequence[Any], *, block: Grid = (THREADS, 1, 1)

@@ -6,30 +6,22 @@ Clauses: ``[llm_int8.outliers]``, ``[llm_int8.absmax]``, ``[llm_int8.codes]``, `
 ``[llm_int8.backward]``.
 """
 
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
-from qloracle.errors import reject_type, reject_value, require_one_of
-from qloracle.formats import FLOAT32, TENSOR_FORMATS, format_named
-from qloracle_gpu.cupy.decomposition import Decomposed, decompose, require_rows
+from qloracle.errors import reject_value, require_one_of
+from qloracle.formats import FLOAT32
+from qloracle_gpu.cupy.decomposition import Decomposed, decompose
 from qloracle_gpu.cupy.int8 import QuantizedInt8
+from qloracle_gpu.cupy.int8_linear import LinearGradients, require_row_weight, straight_gradients
 from qloracle_gpu.cupy.launcher import Array, operation
 from qloracle_gpu.cupy.lora import combined, product
 from qloracle_gpu.cupy.matmul import int8_matmul, scale_int8_matmul
-from qloracle_gpu.cupy.operands import matrix, require_operand, scaled, summed_rows
+from qloracle_gpu.cupy.operands import matrix, optional_vector, output_format, require_operand, require_rows
 from qloracle_gpu.cupy.qlora import qlora_weight
 
 OUTLIER_WEIGHTS = ("original", "dequantized")
-
-
-@dataclass(frozen=True)
-class LinearGradients:
-    """Gradients of a layer with a quantized weight; the weight has none."""
-
-    x: Array  # (..., K)
-    bias: Array  # (N,)
 
 
 def llm_int8_forward(
@@ -76,8 +68,8 @@ def llm_int8_forward(
     both sums to float32; y to `out_dtype`.
     """
     array, named = require_rows("x", x, fmt)
-    table = _require_row_weight(weight)
-    target = named if out_dtype is None else format_named(require_one_of("out_dtype", out_dtype, TENSOR_FORMATS))
+    table = require_row_weight(weight)
+    target = output_format(out_dtype, named)
     require_one_of("outlier_weight", outlier_weight, OUTLIER_WEIGHTS)
     if outlier_weight == "original" and original is None:
         reject_value("original", "given for outlier_weight 'original'", None)
@@ -89,9 +81,7 @@ def llm_int8_forward(
     (d_out, d_in), count = table.codes.shape, prod(array.shape[:-1])
     if dense[0].shape != (d_out, d_in):
         reject_value("original", f"of the shape of the weight {table.codes.shape}", dense[0].shape)
-    offset = None if bias is None else require_operand("bias", bias, fmt)
-    if offset is not None and offset[0].shape != (d_out,):
-        reject_value("bias", f"of shape ({d_out},)", offset[0].shape)
+    offset = optional_vector("bias", bias, d_out, fmt)
     split = decompose(x, threshold, exclusion=exclusion, fmt=fmt) if parts is None else parts
     acc = int8_matmul(split.codes.reshape(count, array.shape[-1]), table.codes)
     integer = scale_int8_matmul(acc, split.absmax.reshape(-1), table.absmax)
@@ -134,22 +124,4 @@ def llm_int8_backward(
     -----
     Clause ``[llm_int8.backward]``. Neither threshold nor outliers enter.
     """
-    array, named = require_operand("dy", dy, fmt)
-    values = qlora_weight(_require_row_weight(weight), weight_rounding=weight_rounding)
-    if array.ndim < 1 or array.shape[-1] != values.shape[0]:
-        reject_value("dy", f"of shape (..., {values.shape[0]})", array.shape)
-    with operation("llm_int8_backward", dy=array) as run:
-        dy32 = matrix(run, (array, named), prod(array.shape[:-1]), array.shape[-1])
-        dx = combined(run, product(run, dy32, values), named)
-        return LinearGradients(
-            dx.reshape(*array.shape[:-1], values.shape[1]), scaled(run, summed_rows(run, dy32), np.float32(1), named)
-        )
-
-
-def _require_row_weight(weight: QuantizedInt8) -> QuantizedInt8:
-    if not isinstance(weight, QuantizedInt8):
-        reject_type("weight", "QuantizedInt8", type(weight).__name__)
-    if weight.granularity != "row" or weight.codes.ndim != 2:
-        got = f"{weight.codes.ndim}-d by {weight.granularity}"
-        reject_value("weight", "an INT8 matrix quantized by row", got)
-    return weight
+    return straight_gradients("llm_int8_backward", dy, require_row_weight(weight), weight_rounding, fmt)

@@ -15,18 +15,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qloracle.errors import reject_value, require_one_of
-from qloracle.formats import TENSOR_FORMATS, Format, format_named
+from qloracle.formats import Format
 from qloracle_gpu.cupy.arrays import carrier
 from qloracle_gpu.cupy.launcher import Array, Operation, operation
 from qloracle_gpu.cupy.operands import (
+    Dropout,
     LoraOperands,
     dropped,
     lora_operands,
     lora_scale,
     matrix,
+    optional_vector,
+    output_format,
     require_dropout,
-    require_operand,
+    require_gradient,
     scaled,
     summed_rows,
     zeros,
@@ -94,13 +96,13 @@ def lora_forward(
     Clause ``[lora.forward]``. Declared roundings: intermediate float32, accumulate float32; then one to `out_dtype`.
     """
     given = lora_operands(x, weight, lora_a, lora_b, fan_in_fan_out, fmt)
-    target = given.x[1] if out_dtype is None else format_named(require_one_of("out_dtype", out_dtype, TENSOR_FORMATS))
+    target = output_format(out_dtype, given.x[1])
     _, _, d_out, rank = given.sizes
     scale = lora_scale(alpha, rank, rank_stabilized=rank_stabilized)
     drop = require_dropout(mask, dropout, given.x[0].shape)
-    offset, shift = _vector("bias", bias, d_out, fmt), _vector("lora_bias", lora_bias, d_out, fmt)
+    offset, shift = optional_vector("bias", bias, d_out, fmt), optional_vector("lora_bias", lora_bias, d_out, fmt)
     with operation("lora_forward", x=given.x[0], weight=given.weight[0], lora_b=given.lora_b[0]) as run:
-        x32, w, a, b = _matrices(run, given)
+        x32, w, a, b = matrices(run, given)
         low = product(run, product(run, dropped(run, x32, drop), a.T), b.T)
         base = product(run, x32, w.T)
         y = combined(run, base, target, low=low, shift=shift, bias=offset, scale=scale)
@@ -138,25 +140,16 @@ def lora_backward(
     Clause ``[lora.backward]``. Declared roundings: as `lora_forward`; dy B is float32 too.
     """
     given = lora_operands(x, weight, lora_a, lora_b, fan_in_fan_out, fmt)
-    gradient = require_operand("dy", dy, fmt)
     rows, d_in, d_out, rank = given.sizes
-    expected = (*given.x[0].shape[:-1], d_out)
-    if gradient[0].shape != expected:
-        reject_value("dy", f"of shape {expected}", gradient[0].shape)
+    gradient = require_gradient(dy, (*given.x[0].shape[:-1], d_out), fmt)
     scale = lora_scale(alpha, rank, rank_stabilized=rank_stabilized)
     drop = require_dropout(mask, dropout, given.x[0].shape)
     with operation("lora_backward", dy=gradient[0], x=given.x[0], weight=given.weight[0]) as run:
-        x32, w, a, b = _matrices(run, given)
+        x32, w, a, b = matrices(run, given)
         dy32 = matrix(run, gradient, rows, d_out)
         share, back, total = dropped(run, x32, drop), product(run, dy32, b), summed_rows(run, dy32)
         through = zeros(run, (rows, d_in)) if drop.everything else product(run, back, a)
-        dx = run.empty((rows, d_in), carrier(given.x[1]))
-        masked = drop.mask is not None and not drop.everything
-        arguments = (
-            product(run, dy32, w), through, run.contiguous(drop.mask) if masked else through, np.int32(masked),
-            np.int64(dx.size), scale, drop.factor, dx,
-        )  # fmt: skip
-        run.launch("layers", f"combine_gradient_{given.x[1].name}", dx.size, arguments)
+        dx = combined_gradient(run, product(run, dy32, w), through, drop, given.x[1], scale=scale)
         return LoraGradients(
             x=dx.reshape(given.x[0].shape),
             lora_a=scaled(run, product(run, back.T, share), scale, given.lora_a[1]),
@@ -187,18 +180,23 @@ def combined(
     return out
 
 
-def _matrices(run: Operation, given: LoraOperands) -> tuple[Array, Array, Array, Array]:
+def combined_gradient(
+    run: Operation, base: Array, low: Array, drop: Dropout, target: Format, *, scale: np.float32 | None = None
+) -> Array:
+    """Return RN_target(base + mask/(1 − p)·(low·scale)), every step before in float32."""
+    out = run.empty(base.shape, carrier(target))
+    masked = drop.mask is not None and not drop.everything
+    arguments = (
+        base, low, run.contiguous(drop.mask) if masked else low, np.int32(masked), np.int64(out.size),
+        np.float32(1) if scale is None else scale, drop.factor, out,
+    )  # fmt: skip
+    run.launch("layers", f"combine_gradient_{target.name}", out.size, arguments)
+    return out
+
+
+def matrices(run: Operation, given: LoraOperands) -> tuple[Array, Array, Array, Array]:
     """Return x, W of shape (d_out, d_in), A and B as float32 matrices."""
     rows, d_in, d_out, rank = given.sizes
     w = matrix(run, given.weight, *given.weight[0].shape)
     low = (matrix(run, given.lora_a, rank, d_in), matrix(run, given.lora_b, d_out, rank))
     return matrix(run, given.x, rows, d_in), w.T if given.fan_in_fan_out else w, *low
-
-
-def _vector(argument: str, bias: object, d_out: int, fmt: str | None) -> tuple[Array, Format] | None:
-    if bias is None:
-        return None
-    vector = require_operand(argument, bias, fmt)
-    if vector[0].shape != (d_out,):
-        reject_value(argument, f"of shape ({d_out},)", vector[0].shape)
-    return vector

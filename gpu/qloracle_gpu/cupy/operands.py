@@ -9,8 +9,15 @@ from math import isfinite, prod, sqrt
 
 import numpy as np
 
-from qloracle.errors import reject_value, require_dtype, require_flag, require_number, require_positive_integer
-from qloracle.formats import FLOAT32, FORMATS, Format
+from qloracle.errors import (
+    reject_value,
+    require_dtype,
+    require_flag,
+    require_number,
+    require_one_of,
+    require_positive_integer,
+)
+from qloracle.formats import FLOAT32, FORMATS, TENSOR_FORMATS, Format, format_named
 from qloracle_gpu.cupy.arrays import carrier, require_tensor
 from qloracle_gpu.cupy.launcher import Array, Operation, require_array
 from qloracle_gpu.cupy.rounding import widened
@@ -20,6 +27,48 @@ def require_operand(argument: str, value: object, fmt: str | None) -> tuple[Arra
     """Return weights or activations and their format; `fmt` is that of arrays whose dtype tells none."""
     own = require_array(argument, value).dtype.name in FORMATS
     return require_tensor(argument, value, None if own else fmt)
+
+
+def require_vector_operand(argument: str, value: object, length: int, fmt: str | None) -> tuple[Array, Format]:
+    """Return a vector with one number for each output and its format, after checking its shape."""
+    vector = require_operand(argument, value, fmt)
+    if vector[0].shape != (length,):
+        reject_value(argument, f"of shape ({length},)", vector[0].shape)
+    return vector
+
+
+def optional_vector(argument: str, value: object, length: int, fmt: str | None) -> tuple[Array, Format] | None:
+    """Return None for None, else as `require_vector_operand`."""
+    return None if value is None else require_vector_operand(argument, value, length, fmt)
+
+
+def require_matrix_operand(argument: str, value: object, fmt: str | None) -> tuple[Array, Format]:
+    """Return a 2-d operand and its format, else raise."""
+    operand = require_operand(argument, value, fmt)
+    if operand[0].ndim != 2:
+        reject_value(argument, "2-d", f"{operand[0].ndim}-d")
+    return operand
+
+
+def require_rows(argument: str, value: object, fmt: str | None) -> tuple[Array, Format]:
+    """Return activations of at least one axis and their format, else raise."""
+    operand = require_operand(argument, value, fmt)
+    if operand[0].ndim < 1:
+        reject_value(argument, "at least 1-d", "0-d")
+    return operand
+
+
+def require_gradient(dy: object, expected: tuple[int, ...], fmt: str | None) -> tuple[Array, Format]:
+    """Return the gradient of an output and its format, after checking its shape."""
+    gradient = require_operand("dy", dy, fmt)
+    if gradient[0].shape != expected:
+        reject_value("dy", f"of shape {expected}", gradient[0].shape)
+    return gradient
+
+
+def output_format(out_dtype: object, own: Format) -> Format:
+    """Return the format of a result: that of an operand, or the one asked for."""
+    return own if out_dtype is None else format_named(require_one_of("out_dtype", out_dtype, TENSOR_FORMATS))
 
 
 @dataclass(frozen=True)

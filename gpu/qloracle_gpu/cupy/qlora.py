@@ -6,14 +6,15 @@ Clauses: ``[qlora.weight]``, ``[qlora.forward]``, ``[qlora.backward]``.
 
 from qloracle.errors import reject_type, reject_value, require_one_of
 from qloracle.formats import TENSOR_FORMATS
+from qloracle_gpu.cupy.affine import QuantizedAffine, dequantize_affine
 from qloracle_gpu.cupy.blockwise import QuantizedBlocks, dequantize_blockwise
 from qloracle_gpu.cupy.double_quant import DoubleQuantized, dequantize_double
 from qloracle_gpu.cupy.int8 import QuantizedInt8, dequantize_int8
-from qloracle_gpu.cupy.launcher import Array
+from qloracle_gpu.cupy.launcher import Array, require_array
 from qloracle_gpu.cupy.lora import LoraGradients, lora_backward, lora_forward
 from qloracle_gpu.cupy.rounding import encode
 
-QuantizedWeight = QuantizedBlocks | DoubleQuantized | QuantizedInt8
+QuantizedWeight = QuantizedBlocks | DoubleQuantized | QuantizedInt8 | QuantizedAffine
 
 
 def qlora_weight(weight: QuantizedWeight, *, weight_rounding: str = "float32") -> Array:
@@ -21,7 +22,7 @@ def qlora_weight(weight: QuantizedWeight, *, weight_rounding: str = "float32") -
 
     Parameters
     ----------
-    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, of a 2-d tensor
+    weight : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine, of a 2-d tensor
     weight_rounding : {"float32", "float16", "bfloat16"}
         Usually the compute dtype.
 
@@ -40,28 +41,41 @@ def qlora_weight(weight: QuantizedWeight, *, weight_rounding: str = "float32") -
     """
     weight_shape(weight)
     require_one_of("weight_rounding", weight_rounding, TENSOR_FORMATS)
+    values = dequantized(weight, weight_rounding)
+    if weight_rounding == "float32":
+        return values
+    return encode(values, "float32", source="bfloat16" if weight_rounding == "bfloat16" else None).view("float32")
+
+
+def dequantized(weight: QuantizedWeight, dtype: str | None = None) -> Array:
+    """Return the values of a quantized tensor in a format, by default that of the original."""
     match weight:
         case QuantizedBlocks():
-            values = dequantize_blockwise(weight, dtype=weight_rounding)
+            return dequantize_blockwise(weight, dtype=dtype)
         case DoubleQuantized():
-            values = dequantize_double(weight, dtype=weight_rounding)
+            return dequantize_double(weight, dtype=dtype)
         case QuantizedInt8():
-            values = dequantize_int8(weight, dtype=weight_rounding)
-    return values if weight_rounding == "float32" else _single(values, weight_rounding)
-
-
-def _single(values: Array, fmt: str) -> Array:
-    return encode(values, "float32", source=fmt if fmt == "bfloat16" else None).view("float32")
+            return dequantize_int8(weight, dtype=dtype)
+        case QuantizedAffine():
+            return dequantize_affine(weight, dtype=dtype)
 
 
 def weight_shape(weight: QuantizedWeight) -> tuple[int, int]:
     """Return the shape of the tensor that a weight was, or raise unless it had two axes."""
-    if not isinstance(weight, QuantizedWeight):
-        reject_type("weight", "QuantizedBlocks, DoubleQuantized or QuantizedInt8", type(weight).__name__)
-    shape = weight.codes.shape if isinstance(weight, QuantizedInt8) else weight.shape
+    shape = shape_of(weight)
     if len(shape) != 2:
         reject_value("weight", "a quantized 2-d tensor", f"shape {shape}")
     return shape[0], shape[1]
+
+
+def shape_of(weight: object) -> tuple[int, ...]:
+    """Return the shape of the tensor that a record holds, or raise if it is none."""
+    if isinstance(weight, QuantizedBlocks | DoubleQuantized):
+        return tuple(weight.shape)
+    if not isinstance(weight, QuantizedInt8 | QuantizedAffine):
+        known = "QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine"
+        reject_type("weight", known, type(weight).__name__)
+    return tuple(require_array("codes", weight.codes).shape)
 
 
 def qlora_forward(
@@ -75,7 +89,7 @@ def qlora_forward(
     ----------
     x, lora_a, lora_b, alpha, bias, lora_bias, mask, dropout, rank_stabilized, out_dtype, fmt
         As for `lora_forward`.
-    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, of shape (d_out, d_in)
+    weight : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine, of shape (d_out, d_in)
     weight_rounding : {"float32", "float16", "bfloat16"}
         What the dequantized weight is rounded to before the product.
 

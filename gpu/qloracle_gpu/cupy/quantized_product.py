@@ -5,15 +5,14 @@ from math import prod
 import numpy as np
 
 from qloracle.errors import reject_value, require_one_of
-from qloracle.formats import TENSOR_FORMATS, Format, format_named
+from qloracle.formats import TENSOR_FORMATS
 from qloracle_gpu.cupy.arrays import flat_items
 from qloracle_gpu.cupy.blockwise import QuantizedBlocks, require_blocks
 from qloracle_gpu.cupy.codebooks import entries_of
 from qloracle_gpu.cupy.double_quant import DoubleQuantized, restore_absmax
-from qloracle_gpu.cupy.int8 import QuantizedInt8
 from qloracle_gpu.cupy.launcher import Array, Operation, operation
 from qloracle_gpu.cupy.lora import combined, product
-from qloracle_gpu.cupy.operands import matrix, require_operand
+from qloracle_gpu.cupy.operands import matrix, optional_vector, output_format, require_rows
 from qloracle_gpu.cupy.qlora import QuantizedWeight, qlora_weight, weight_shape
 
 MOST_GEMV_ROWS = 4  # rows of x up to which codes are read in the product itself
@@ -30,7 +29,7 @@ def quantized_matmul(
     Parameters
     ----------
     x : array of float32, float16 or bfloat16, shape (..., d_in)
-    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, of shape (d_out, d_in)
+    weight : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine, of shape (d_out, d_in)
         A weight of shape (d_in, d_out) is refused, never turned.
     bias : array, shape (d_out,), optional
     weight_rounding : {"float32", "float16", "bfloat16"}
@@ -51,20 +50,18 @@ def quantized_matmul(
 
     Notes
     -----
-    Clause ``[quantized.matmul]``. Up to four rows of x go through a kernel that reads the codes; for more the weight is
-    dequantized first. Declared roundings: weight as given, accumulate float32.
+    Clause ``[quantized.matmul]``. Up to four rows of x go through a kernel that reads the codes of a codebook; for
+    more, and for INT8 and affine codes, the weight is dequantized first. Declared roundings: weight as given,
+    accumulate float32.
     """
-    rows = require_operand("x", x, fmt)
-    if rows[0].ndim < 1:
-        reject_value("x", "at least 1-d", "0-d")
+    rows = require_rows("x", x, fmt)
     d_out, d_in = weight_shape(weight)
     require_one_of("weight_rounding", weight_rounding, TENSOR_FORMATS)
     if d_in != rows[0].shape[-1]:
         reject_value("weight", f"of shape (d_out, {rows[0].shape[-1]}) for x of shape {rows[0].shape}", (d_out, d_in))
-    target = rows[1] if out_dtype is None else format_named(require_one_of("out_dtype", out_dtype, TENSOR_FORMATS))
-    offset = _bias(bias, d_out, fmt)
+    target, offset = output_format(out_dtype, rows[1]), optional_vector("bias", bias, d_out, fmt)
     count = prod(rows[0].shape[:-1])
-    few = count <= MOST_GEMV_ROWS and not isinstance(weight, QuantizedInt8)
+    few = count <= MOST_GEMV_ROWS and isinstance(weight, QuantizedBlocks | DoubleQuantized)
     blocks = restore_absmax(weight) if few and isinstance(weight, DoubleQuantized) else weight
     w = None if few else qlora_weight(weight, weight_rounding=weight_rounding)
     with operation("quantized_matmul", x=rows[0]) as run:
@@ -90,12 +87,3 @@ def _gemv(run: Operation, x: Array, weight: QuantizedBlocks, weight_rounding: st
     )  # fmt: skip
     run.launch("gemv", f"gemv_{table.code_bits}bit", 32 * columns, arguments)
     return out
-
-
-def _bias(bias: object, d_out: int, fmt: str | None) -> tuple[Array, Format] | None:
-    if bias is None:
-        return None
-    vector = require_operand("bias", bias, fmt)
-    if vector[0].shape != (d_out,):
-        reject_value("bias", f"of shape ({d_out},)", vector[0].shape)
-    return vector

@@ -17,7 +17,8 @@ NAN_VALUES = ("reject", "zero", "largest")  # where there is none
 NAN_RULES = (*NAN_BITS, *NAN_VALUES)
 FORMAT_NUMBERS = {name: number for number, name in enumerate(FORMATS)}
 MODULES = (
-    "adamw", "blocks", "convert", "dequantize", "gemv", "int8", "int8_matmul", "layers", "mean", "packing", "quantize",
+    "adamw", "adamw_parts", "adapters", "affine", "blocks", "convert", "dequantize", "dora", "embedding", "gemv",
+    "gradients", "int8", "int8_matmul", "layers", "mean", "observe", "order", "packing", "quantize",
 )  # fmt: skip
 GENERATED = "generated.cuh"
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$')

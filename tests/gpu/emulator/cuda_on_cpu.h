@@ -333,6 +333,7 @@ template <class T> T atomicAdd(T* address, T value) {
 inline unsigned __float_as_uint(float value) { unsigned word; std::memcpy(&word, &value, 4); return word; }
 inline float __uint_as_float(unsigned word) { float value; std::memcpy(&value, &word, 4); return value; }
 inline long long __double_as_longlong(double value) { long long word; std::memcpy(&word, &value, 8); return word; }
+inline double __longlong_as_double(long long word) { double value; std::memcpy(&value, &word, 8); return value; }
 inline int __clzll(long long value) { return value ? __builtin_clzll((unsigned long long)value) : 64; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }

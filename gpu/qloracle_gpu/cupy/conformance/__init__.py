@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from qloracle_conformance import Backend
+from qloracle_gpu.cupy.conformance.affine import AFFINE
 from qloracle_gpu.cupy.conformance.claims import claims
 from qloracle_gpu.cupy.conformance.layers import LAYERS
+from qloracle_gpu.cupy.conformance.merging import ADAPTERS
 from qloracle_gpu.cupy.conformance.operations import CONVERSIONS_AND_QUANTIZERS, Native
+from qloracle_gpu.cupy.conformance.optimizers import OPTIMIZERS
 from qloracle_gpu.cupy.launcher import Array, Launcher, using
 
 
@@ -59,5 +62,6 @@ def backend_on(
 
         return run
 
-    ops = {key: on_launcher(function) for key, function in (CONVERSIONS_AND_QUANTIZERS | LAYERS).items()}
+    offered = CONVERSIONS_AND_QUANTIZERS | AFFINE | LAYERS | ADAPTERS | OPTIMIZERS
+    ops = {key: on_launcher(function) for key, function in offered.items()}
     return Backend(name, version, place, fetch, ops, claims(), dict(environment))

@@ -1,4 +1,4 @@
-"""Layers and optimizers of the suite by means of the public functions of the backend."""
+"""Layers of the suite by means of the public functions of the backend."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,53 +9,58 @@ from qloracle_gpu.cupy.conformance.operations import Native, native
 NAMES = {"float32": None, "float16": None, "bfloat16": "bfloat16"}  # formats whose arrays are bit patterns
 
 
-def _arrays(arguments: dict[str, Any]) -> dict[str, Any]:
+def unwrapped(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments with their arrays unwrapped."""
     return {key: value.array if isinstance(value, Native) else value for key, value in arguments.items()}
 
 
-def _layer_forward(x: Native, **arguments: Any) -> Native:
-    return Native(q.lora_forward(x.array, fmt=NAMES[x.dtype], **_arrays(arguments)), x.dtype)
-
-
-def _layer_backward(dy: Native, **arguments: Any) -> tuple[Native, ...]:
-    gradients = q.lora_backward(dy.array, fmt=NAMES[dy.dtype], **_arrays(arguments))
-    return tuple(Native(gradient, dy.dtype) for gradient in vars(gradients).values())
-
-
-def _blocks(arguments: dict[str, Any]) -> q.QuantizedBlocks:
+def blocks_record(arguments: dict[str, Any], dtype: str = "float32") -> q.QuantizedBlocks:
     """Take the parts of a blockwise weight out of the arguments."""
     parts = {key: arguments.pop(key) for key in ("data", "absmax", "codebook", "block_size", "shape")}
-    return q.QuantizedBlocks(**_arrays(parts), dtype="float32")
+    return q.QuantizedBlocks(**unwrapped(parts), dtype=dtype)
 
 
-def _double(arguments: dict[str, Any]) -> q.DoubleQuantized:
+def double_record(arguments: dict[str, Any], dtype: str = "float32") -> q.DoubleQuantized:
+    """Take the parts of a weight with quantized absmax out of the arguments."""
     nested = [arguments.pop(key).array for key in ("absmax_codes", "nested_absmax", "offset")]
     parts = {key: arguments.pop(key) for key in ("data", "codebook", "block_size", "shape")}
-    return q.DoubleQuantized(**_arrays(parts), absmax=q.QuantizedAbsmax(*nested), dtype="float32")
+    return q.DoubleQuantized(**unwrapped(parts), absmax=q.QuantizedAbsmax(*nested), dtype=dtype)
 
 
-def _int8(arguments: dict[str, Any]) -> q.QuantizedInt8:
+def int8_record(arguments: dict[str, Any], dtype: str = "float32") -> q.QuantizedInt8:
+    """Take the parts of an INT8 weight out of the arguments."""
     parts = {key: arguments.pop(key) for key in ("codes", "absmax", "granularity", "block_size")}
-    return q.QuantizedInt8(**_arrays(parts), dtype="float32")
+    return q.QuantizedInt8(**unwrapped(parts), dtype=dtype)
+
+
+def affine_record(arguments: dict[str, Any], dtype: str = "float32") -> q.QuantizedAffine:
+    """Take the parts of an affine weight out of the arguments."""
+    names = ("codes", "scale", "zero_point", "qmin", "qmax", "granularity", "group_size")
+    return q.QuantizedAffine(**unwrapped({key: arguments.pop(key) for key in names}), dtype=dtype)
 
 
 Weight = Callable[[dict[str, Any]], Any]
 
 
-def _forward_of(weight_of: Weight) -> Callable[..., Native]:
+def _dense(arguments: dict[str, Any]) -> Any:
+    return arguments.pop("weight").array
+
+
+def _layer(function: Callable[..., Any], weight_of: Weight = _dense) -> Callable[..., Native]:
     def forward(*, x: Native, **arguments: Any) -> Native:
         weight = weight_of(arguments)
-        return Native(q.qlora_forward(x.array, weight, fmt=NAMES[x.dtype], **_arrays(arguments)), x.dtype)
+        return Native(function(x.array, weight=weight, fmt=NAMES[x.dtype], **unwrapped(arguments)), x.dtype)
 
     return forward
 
 
-def _backward_of(weight_of: Weight) -> Callable[..., tuple[Native, ...]]:
-    def backward(*, dy: Native, x: Native, **arguments: Any) -> tuple[Native, ...]:
+def _gradients(
+    function: Callable[..., Any], weight_of: Weight = _dense, count: int | None = None
+) -> Callable[..., tuple[Native, ...]]:
+    def backward(*, dy: Native, **arguments: Any) -> tuple[Native, ...]:
         weight = weight_of(arguments)
-        gradients = q.qlora_backward(dy.array, x.array, weight, fmt=NAMES[dy.dtype], **_arrays(arguments))
-        return tuple(Native(gradient, dy.dtype) for gradient in vars(gradients).values())[:4]
+        gradients = function(dy.array, weight=weight, fmt=NAMES[dy.dtype], **unwrapped(arguments))
+        return tuple(Native(gradient, dy.dtype) for gradient in vars(gradients).values())[:count]
 
     return backward
 
@@ -66,6 +71,39 @@ def _matmul_of(weight_of: Weight) -> Callable[..., Native]:
         return Native(q.quantized_matmul(x.array, weight, bias=shift, fmt=NAMES[x.dtype]), x.dtype)
 
     return matmul
+
+
+def _weight_forward_of(weight_of: Weight) -> Callable[..., Native]:
+    def forward(*, x: Native, bias: Native | None, **arguments: Any) -> Native:
+        shift = None if bias is None else bias.array
+        return Native(q.weight_only_forward(x.array, weight_of(arguments), bias=shift, fmt=NAMES[x.dtype]), x.dtype)
+
+    return forward
+
+
+def _weight_backward_of(weight_of: Weight) -> Callable[..., tuple[Native, ...]]:
+    def backward(*, dy: Native, **arguments: Any) -> tuple[Native, ...]:
+        gradients = q.weight_only_backward(dy.array, weight_of(arguments), fmt=NAMES[dy.dtype])
+        return Native(gradients.x, dy.dtype), Native(gradients.bias, dy.dtype)
+
+    return backward
+
+
+def _embedding_lora_forward(*, ids: Native, weight: Native, **arguments: Any) -> Native:
+    fmt = NAMES[weight.dtype]
+    return Native(q.embedding_lora_forward(ids.array, weight.array, fmt=fmt, **unwrapped(arguments)), weight.dtype)
+
+
+def _embedding_lora_backward(*, dy: Native, ids: Native, **arguments: Any) -> tuple[Native, Native]:
+    gradients = q.embedding_lora_backward(dy.array, ids.array, fmt=NAMES[dy.dtype], **unwrapped(arguments))
+    return Native(gradients.lora_a, dy.dtype), Native(gradients.lora_b, dy.dtype)
+
+
+def _int8_linear_forward(x: Native, codes: Native, absmax: Native, bias: Native | None) -> tuple[Native, ...]:
+    fmt, shift = NAMES[x.dtype], None if bias is None else bias.array
+    parts = q.quantize_int8(x.array, granularity="row", fmt=fmt)
+    y = q.int8_linear_forward(x.array, _row_weight(codes, absmax), bias=shift, fmt=fmt)
+    return native(parts.codes), native(parts.absmax), Native(y, x.dtype)
 
 
 def _row_weight(codes: Native, absmax: Native) -> q.QuantizedInt8:
@@ -91,40 +129,30 @@ def _llm_int8_backward(dy: Native, codes: Native, absmax: Native) -> tuple[Nativ
     return Native(gradients.x, dy.dtype), Native(gradients.bias, dy.dtype)
 
 
-def _adamw_step(
-    p: Native, gradient: Native, m: Native, v: Native, random_bits: Native | None, *, step: int, **options: Any
-) -> tuple[Native, ...]:
-    bits, state = None if random_bits is None else random_bits.array, q.AdamwState(m.array, v.array, step - 1)
-    new, after = q.adamw_step(
-        p.array, gradient.array, state, q.AdamwOptions(**options), fmt=NAMES[p.dtype], random_bits=bits
-    )
-    return Native(new, p.dtype), native(after.m), native(after.v)
-
-
-def _adamw8bit_step(
-    p: Native, gradient: Native, codes_m: Native, absmax_m: Native, codes_v: Native, absmax_v: Native, *, step: int,
-    block_size: int, **options: Any,
-) -> tuple[Native, ...]:  # fmt: skip
-    parts = (codes_m.array, absmax_m.array, codes_v.array, absmax_v.array)
-    state = q.Adamw8bitState(*parts, step=step - 1, block_size=block_size)
-    new, after = q.adamw8bit_step(p.array, gradient.array, state, q.AdamwOptions(**options), fmt=NAMES[p.dtype])
-    made = (after.codes_m, after.absmax_m, after.codes_v, after.absmax_v)
-    return Native(new, p.dtype), *(native(part) for part in made)
-
-
 LAYERS: dict[str, Callable[..., Any]] = {
-    "lora_forward": _layer_forward,
-    "lora_backward": _layer_backward,
-    "qlora_forward": _forward_of(_blocks),
-    "qlora_backward": _backward_of(_blocks),
-    "qlora_double_forward": _forward_of(_double),
-    "qlora_double_backward": _backward_of(_double),
-    "qlora_int8_forward": _forward_of(_int8),
-    "qlora_int8_backward": _backward_of(_int8),
-    "quantized_matmul": _matmul_of(_blocks),
-    "double_quantized_matmul": _matmul_of(_double),
+    "lora_forward": _layer(q.lora_forward),
+    "lora_backward": _gradients(q.lora_backward),
+    "qlora_forward": _layer(q.qlora_forward, blocks_record),
+    "qlora_backward": _gradients(q.qlora_backward, blocks_record, 4),
+    "qlora_double_forward": _layer(q.qlora_forward, double_record),
+    "qlora_double_backward": _gradients(q.qlora_backward, double_record, 4),
+    "qlora_int8_forward": _layer(q.qlora_forward, int8_record),
+    "qlora_int8_backward": _gradients(q.qlora_backward, int8_record, 4),
+    "quantized_matmul": _matmul_of(blocks_record),
+    "double_quantized_matmul": _matmul_of(double_record),
     "llm_int8_forward": _llm_int8_forward,
     "llm_int8_backward": _llm_int8_backward,
-    "adamw_step": _adamw_step,
-    "adamw8bit_step": _adamw8bit_step,
+    "qlora_affine_forward": _layer(q.qlora_forward, affine_record),
+    "qlora_affine_backward": _gradients(q.qlora_backward, affine_record, 4),
+    "dora_forward": _layer(q.dora_forward),
+    "dora_backward": _gradients(q.dora_backward),
+    "qdora_forward": _layer(q.qdora_forward, blocks_record),
+    "qdora_backward": _gradients(q.qdora_backward, blocks_record),
+    "embedding_lora_forward": _embedding_lora_forward,
+    "embedding_lora_backward": _embedding_lora_backward,
+    "int8_weight_forward": _weight_forward_of(int8_record),
+    "int8_weight_backward": _weight_backward_of(int8_record),
+    "affine_weight_forward": _weight_forward_of(affine_record),
+    "affine_weight_backward": _weight_backward_of(affine_record),
+    "int8_linear_forward": _int8_linear_forward,
 }

@@ -1,33 +1,7 @@
 // Absmax INT8 by flat blocks, rows (blocks as long as a row), the whole tensor (one block) or columns.
+#include "groups.cuh"
 #include "int8.cuh"
 #include "outputs.cuh"
-
-// The absmax of the elements from `first` on: the next one after `length` elements of a block, or at every element.
-struct Groups {
-    i64 length;   // elements of a block; columns of the matrix
-    bool column;  // whether elements of one column share a group
-    i64 group, left;
-
-    HOST_DEVICE Groups(i64 length, bool column, i64 first) : length(length), column(column) {
-        i64 line = first / length, inside = first - line * length;
-        group = column ? inside : line;
-        left = length - inside;
-    }
-
-    // Step on; return whether the group changed.
-    HOST_DEVICE bool next() {
-        --left;
-        if (column) {
-            group = left == 0 ? 0 : group + 1;
-            if (left == 0) left = length;
-            return true;
-        }
-        if (left != 0) return false;
-        ++group;
-        left = length;
-        return true;
-    }
-};
 
 template <class F> __device__ __forceinline__ void quantize_int8(
     const typename F::Item* x, i64 size, i64 length, i32 column, const float* absmax, i8* codes
@@ -37,11 +11,11 @@ template <class F> __device__ __forceinline__ void quantize_int8(
         float values[ITEMS];
         load_values<F>(x, first, size, values);
         Groups groups(length, column, first);
-        Divisor divisor = divisor_of(absmax[groups.group]);
+        SignedDivisor divisor(absmax[groups.group]);
         i8 nearest[ITEMS] = {};
         for (int k = 0; k < ITEMS && first + k < size; ++k) {
             nearest[k] = int8_code(values[k], divisor);
-            if (first + k + 1 < size && groups.next()) divisor = divisor_of(absmax[groups.group]);
+            if (first + k + 1 < size && groups.next()) divisor = SignedDivisor(absmax[groups.group]);
         }
         store_items(codes, first, size, nearest);
     }

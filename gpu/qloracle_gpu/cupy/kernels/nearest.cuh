@@ -7,6 +7,7 @@
 // Between them the comparison 2x > absmax·v_i + absmax·v_{i+1} decides: both products have at most 48 bits and are exact
 // in float64; their sum is total + error exactly (Knuth's TwoSum), and only where 2x equals total does error matter.
 #pragma once
+#include "divisors.cuh"
 #include "teams.cuh"
 
 constexpr int MOST_ENTRIES = 256;
@@ -42,29 +43,6 @@ __device__ __forceinline__ void load_codebook(
     }
     for (int k = threadIdx.x; k < 2 * tables.cells; k += blockDim.x) book.cells[k] = cells[k];
     __syncthreads();
-}
-
-// What turns the elements of a block into quotients without an intermediate result that overflows or underflows: for
-// an absmax beyond 2^±100 both are first brought nearer to 1 by a power of two.
-struct Divisor {
-    float absmax;   // finite and not 0, else there is no quotient
-    float factor;   // a power of two
-    float inverse;  // of absmax · factor
-    bool usable;
-};
-
-HOST_DEVICE Divisor divisor_of(float absmax) {
-    Divisor divisor = {absmax, 1.0f, 0.0f, is_nonzero_finite(absmax)};
-    if (!divisor.usable) return divisor;
-    u32 magnitude = magnitude_of(absmax);
-    if (magnitude < word_of(0x1p-100f)) divisor.factor = 0x1p100f;
-    if (magnitude > word_of(0x1p100f)) divisor.factor = 0x1p-100f;
-    divisor.inverse = __fdiv_rn(1.0f, __fmul_rn(absmax, divisor.factor));
-    return divisor;
-}
-
-HOST_DEVICE float quotient_of(float x, const Divisor& divisor) {
-    return __fmul_rn(__fmul_rn(x, divisor.factor), divisor.inverse);
 }
 
 // Whether the real number x/absmax lies above the middle of two entries; absmax > 0.

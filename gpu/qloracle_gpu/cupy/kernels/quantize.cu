@@ -37,7 +37,7 @@ template <class F> __device__ __forceinline__ void quantize_fused(
     }
 }
 
-// Given the absmax, for blocks of any size: eight neighbouring elements a thread, which may lie in several blocks.
+// Given absmax of any kind, for blocks of any size: eight neighbouring elements a thread, which may lie in several blocks.
 template <class F> __device__ __forceinline__ void quantize_given(
     const typename F::Item* x, i64 size, i64 block_size, const float* absmax, const CodebookTables& tables,
     const float* numbers, const u8* codes, const u8* cells, u8* data, Codebook& book
@@ -48,17 +48,18 @@ template <class F> __device__ __forceinline__ void quantize_given(
         float values[ITEMS];
         load_values<F>(x, first, size, values);
         i64 block = first / block_size, left = (block + 1) * block_size - first;
-        Divisor divisor = divisor_of(absmax[block]);
+        SignedDivisor divisor(absmax[block]);
         u32 nearest[ITEMS];
         for (int k = 0; k < ITEMS; ++k) {
             nearest[k] = tables.zero_code;
             if (first + k >= size) continue;
             if (left == 0) {
-                divisor = divisor_of(absmax[++block]);
+                divisor = SignedDivisor(absmax[++block]);
                 left = block_size;
             }
             --left;
-            nearest[k] = nearest_code(values[k], divisor, book, tables);
+            bool is_nan = magnitude_of(values[k]) > INFINITY_WORD;  // a given absmax may be finite all the same
+            if (!is_nan) nearest[k] = nearest_code(divisor.turned(values[k]), divisor.magnitude, book, tables);
         }
         store_codes(data, first, size, nearest, tables.code_bits);
     }
