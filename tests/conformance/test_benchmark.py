@@ -43,6 +43,7 @@ def test_short_calls_are_repeated_until_the_clock_can_tell(seconds: float, times
 
 
 @needs_torch
+@pytest.mark.slow
 def test_a_run_writes_medians_rates_and_ratios(tmp_path: Path) -> None:
     ended = qloracle(tmp_path, *SMALL, "--only", "nf4.*quantize", "--json", "b.json")
     assert ended.code == 0, ended
@@ -60,6 +61,7 @@ def test_a_run_writes_medians_rates_and_ratios(tmp_path: Path) -> None:
 
 
 @needs_torch
+@pytest.mark.slow
 def test_a_plot_shows_every_size(tmp_path: Path) -> None:
     if find_spec("matplotlib") is None:
         pytest.skip("NOT RUN: matplotlib is not installed")
