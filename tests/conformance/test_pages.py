@@ -78,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a report, its witnesses, and both kinds of pages."""
     made = tmp_path_factory.mktemp("pages")
     name = write_module(made, "broken", BROKEN)
-    ended = qloracle(made, "check", "--backend", name, "--profile", "smoke", "--only", FAMILIES, "--report", "r.jsonl")
+    ended = qloracle(made, "check", "--backend", name, "--only", FAMILIES, "--report", "r.jsonl")
     assert ended.code == 1, str(ended)
     for output in ("site", "one.html"):
         ended = qloracle(made, "html", "r.jsonl", "-o", output)
