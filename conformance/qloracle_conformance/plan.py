@@ -29,7 +29,7 @@ LISTED = ("extents", "degenerate", "squares", "layouts", "tiles", "peaks", "sing
 PROFILES = {
     "smoke": Profile(cases=3, sweep=4, examples=0, walks=2),
     "default": Profile(cases=20, sweep=16, examples=5, walks=12),
-    "thorough": Profile(cases=400, sweep=16, examples=100, walks=200),
+    "thorough": Profile(cases=250, sweep=16, examples=60, walks=120),
 }
 
 
