@@ -5,8 +5,9 @@ larger than its cache, so that none finds its input there; the launches of a cal
 a graph, without the time that Python takes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from math import ceil
 from statistics import median
@@ -18,17 +19,24 @@ from qloracle_conformance.benchmark.works import Call, Maker, Work
 LONG_ENOUGH = 2e-3  # seconds between two events
 MOST_CALLS = 200  # between two events
 MOST_COPIES = 32  # of the inputs
+ON_CPU, ON_GPU = (1 << 26, 1024), (1 << 30, 8192)  # bytes of a copy, rows of a product, that reach the limit
 
 
 class Machine(Protocol):
     """A device, as one framework sees it."""
 
+    sizes: tuple[int, int]  # bytes of a copy, rows of a product
+
     def series(self, maker: Maker, work: Work) -> Callable[[], float]:
         """Return a function that measures once: seconds a call."""
         ...
 
-    def limits(self, repeat: int) -> Mapping[str, float]:
-        """Return the copy bandwidth in bytes a second, and the rate of a bfloat16 matrix product."""
+    def copy(self, size: int) -> Call:
+        """Return a copy of so many bytes."""
+        ...
+
+    def product(self, rows: int) -> Call:
+        """Return a product of two square matrices of 16 bits."""
         ...
 
     def describe(self) -> dict[str, str]:
@@ -43,6 +51,14 @@ def medians(machine: Machine, work: Work, repeat: int) -> dict[str, float]:
     return {name: median(r[name] for r in rounds[1:]) for name in series}
 
 
+def limits(machine: Machine, repeat: int) -> Mapping[str, float]:
+    """Return the copy bandwidth in bytes a second, and the rate of a matrix product of 16 bits."""
+    size, n = machine.sizes
+    copy = Work("copy", "", size, {"": partial(machine.copy, size)}, bytes=2.0 * size)
+    product = Work("product", "", n * n, {"": partial(machine.product, n)}, bytes=6.0 * n * n, flops=2.0 * n**3)
+    return {work.limit: (work.flops or work.bytes) / medians(machine, work, repeat)[""] for work in (copy, product)}
+
+
 class TorchMachine:
     """PyTorch on the CPU or on a CUDA device."""
 
@@ -51,59 +67,37 @@ class TorchMachine:
         import torch
 
         self.torch, self.device = torch, torch.device(device)
+        self.sizes = ON_CPU if self.device.type == "cpu" else ON_GPU
 
     def series(self, maker: Maker, work: Work) -> Callable[[], float]:
         """Return a function that measures once: seconds a call."""
         if self.device.type == "cpu":
             call = maker()
             return lambda: _timed(call)
-        cache = self.torch.cuda.get_device_properties(self.device).L2_cache_size
-        calls = [maker() for _ in range(copies_beyond(cache, work.bytes))]
-        return self._between_events(calls)
-
-    def _between_events(self, calls: Sequence[Call]) -> Callable[[], float]:
-        """Return a function that times all calls between two events, as a graph where they can be captured."""
         torch = self.torch
+        cache = torch.cuda.get_device_properties(self.device).L2_cache_size
+        calls = [maker() for _ in range(copies_beyond(cache, work.bytes))]
         for call in calls:
             call()
         torch.cuda.synchronize(self.device)
-        once = len(calls)
         run: Callable[[], object] = lambda: [call() for call in calls]  # noqa: E731
-        kept: list[object] = []  # what a graph writes to
         with suppress(RuntimeError):
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                kept += [call() for call in calls]
-            run = graph.replay
+                kept = [call() for call in calls]  # the graph writes there
+            run = lambda: (graph.replay(), kept)  # noqa: E731
+        event = partial(torch.cuda.Event, enable_timing=True)
+        return between_events(run, len(calls), event, lambda first, last: float(first.elapsed_time(last)))
 
-        def timed(times: int) -> float:
-            first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            first.record()
-            for _ in range(times):
-                run()
-            last.record()
-            last.synchronize()
-            return float(first.elapsed_time(last)) / 1e3 / (times * once)
+    def copy(self, size: int) -> Call:
+        """Return a copy of so many bytes."""
+        source, target = (self.torch.ones(size, dtype=self.torch.uint8, device=self.device) for _ in range(2))
+        return lambda: target.copy_(source)
 
-        times = times_for(timed(1) * once)
-        return lambda: timed(times)
-
-    def limits(self, repeat: int) -> Mapping[str, float]:
-        """Return the copy bandwidth in bytes a second, and the rate of a bfloat16 matrix product."""
-        torch, device, here = self.torch, self.device, self.device.type == "cpu"
-        size, n = (1 << 26, 1024) if here else (1 << 30, 8192)
-
-        def copy() -> Call:
-            source, target = (torch.ones(size, dtype=torch.uint8, device=device) for _ in range(2))
-            return lambda: target.copy_(source)
-
-        def product() -> Call:
-            a, b = (torch.randn(n, n, device=device).to(torch.bfloat16) for _ in range(2))
-            return lambda: a @ b
-
-        works = [Work("copy", "", size, {"torch": copy}, bytes=2.0 * size),
-                 Work("product", "", n * n, {"torch": product}, bytes=6.0 * n * n, flops=2.0 * n**3)]  # fmt: skip
-        return {w.limit: (w.flops or w.bytes) / medians(self, w, repeat)["torch"] for w in works}
+    def product(self, rows: int) -> Call:
+        """Return a product of two square matrices of bfloat16."""
+        a, b = (self.torch.randn(rows, rows, device=self.device).to(self.torch.bfloat16) for _ in range(2))
+        return lambda: a @ b
 
     def describe(self) -> dict[str, str]:
         """Return the device and the versions."""
@@ -117,6 +111,8 @@ class TorchMachine:
 class CupyMachine:
     """CuPy on a CUDA device."""
 
+    sizes = ON_GPU
+
     def __init__(self, device: str) -> None:
         """Make the device current."""
         import cupy
@@ -126,46 +122,50 @@ class CupyMachine:
 
     def series(self, maker: Maker, work: Work) -> Callable[[], float]:
         """Return a function that measures once: seconds a call."""
-        cache = self.cupy.cuda.Device().attributes["L2CacheSize"]
-        calls = [maker() for _ in range(copies_beyond(cache, work.bytes))]
+        cuda = self.cupy.cuda
+        calls = [maker() for _ in range(copies_beyond(cuda.Device().attributes["L2CacheSize"], work.bytes))]
         for call in calls:
             call()
-        self.cupy.cuda.Device().synchronize()
+        cuda.Device().synchronize()
+        return between_events(lambda: [call() for call in calls], len(calls), cuda.Event, cuda.get_elapsed_time)
 
-        def timed(times: int) -> float:
-            first, last = self.cupy.cuda.Event(), self.cupy.cuda.Event()
-            first.record()
-            for _ in range(times):
-                for call in calls:
-                    call()
-            last.record()
-            last.synchronize()
-            return float(self.cupy.cuda.get_elapsed_time(first, last)) / 1e3 / (times * len(calls))
+    def copy(self, size: int) -> Call:
+        """Return a copy of so many bytes."""
+        source, target = (self.cupy.ones(size, self.cupy.uint8) for _ in range(2))
+        return lambda: self.cupy.copyto(target, source)
 
-        times = times_for(timed(1) * len(calls))
-        return lambda: timed(times)
-
-    def limits(self, repeat: int) -> Mapping[str, float]:
-        """Return the copy bandwidth in bytes a second, and the rate of a float16 matrix product, bfloat16's twin."""
-        cp, size, n = self.cupy, 1 << 30, 8192
-
-        def copy() -> Call:
-            source, target = (cp.ones(size, cp.uint8) for _ in range(2))
-            return lambda: cp.copyto(target, source)
-
-        def product() -> Call:
-            a, b = (cp.random.standard_normal((n, n), cp.float32).astype(cp.float16) for _ in range(2))
-            return lambda: a @ b
-
-        works = [Work("copy", "", size, {"cupy": copy}, bytes=2.0 * size),
-                 Work("product", "", n * n, {"cupy": product}, bytes=6.0 * n * n, flops=2.0 * n**3)]  # fmt: skip
-        return {w.limit: (w.flops or w.bytes) / medians(self, w, repeat)["cupy"] for w in works}
+    def product(self, rows: int) -> Call:
+        """Return a product of two square matrices of float16, bfloat16's twin in speed."""
+        cp = self.cupy
+        a, b = (cp.random.standard_normal((rows, rows), cp.float32).astype(cp.float16) for _ in range(2))
+        return lambda: a @ b
 
     def describe(self) -> dict[str, str]:
         """Return the device and the versions."""
         properties: Any = self.cupy.cuda.runtime.getDeviceProperties(self.cupy.cuda.Device().id)
         runtime = str(self.cupy.cuda.runtime.runtimeGetVersion())
         return {"device": properties["name"].decode(), "cupy": self.cupy.__version__, "cuda": runtime}
+
+
+def between_events(
+    run: Callable[[], object], calls: int, event: Callable[[], Any], elapsed: Callable[[Any, Any], float]
+) -> Callable[[], float]:
+    """Return a function that measures once: seconds of each of the `calls` that `run` makes.
+
+    `event` makes an event, and `elapsed` tells the milliseconds between two.
+    """
+
+    def timed(times: int) -> float:
+        first, last = event(), event()
+        first.record()
+        for _ in range(times):
+            run()
+        last.record()
+        last.synchronize()
+        return elapsed(first, last) / 1e3 / (times * calls)
+
+    times = times_for(timed(1) * calls)
+    return lambda: timed(times)
 
 
 def copies_beyond(cache: int, needed: float) -> int:

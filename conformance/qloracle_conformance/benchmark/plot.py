@@ -32,7 +32,7 @@ def draw(path: Path, run: "Run") -> None:
     for (name, fmt), group in groupby(lines, key=lambda x: (x.name, x.format)):
         points = list(group)
         axes.plot([p.elements for p in points], [p.rate for p in points], marker=".", label=f"{name}, {fmt}")
-    axes.axhline(float(str(run.header["copy_bytes_per_second"])) / 1e9, color="black", linestyle=":", label="copy")
+    axes.axhline(run.limits["copy"] / 1e9, color="black", linestyle=":", label="copy")
     axes.legend(fontsize="x-small", ncols=2)
     drawn = StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from qloracle_conformance.benchmark.machines import CupyMachine, Machine, TorchMachine, medians
+from qloracle_conformance.benchmark.elementwise import Works, elementwise
+from qloracle_conformance.benchmark.machines import CupyMachine, Machine, TorchMachine, limits, medians
 from qloracle_conformance.benchmark.works import BenchmarkError, Measured, Work, measured
 from qloracle_conformance.files import write_atomically
 
@@ -36,7 +37,8 @@ class Settings:
 class Run:
     """What was measured in one run."""
 
-    header: dict[str, object]
+    machine: Mapping[str, str]
+    limits: Mapping[str, float]  # "copy" in bytes a second, "product" in operations a second
     lines: Sequence[Measured]
 
 
@@ -60,15 +62,15 @@ def bench(settings: Settings, out: Console, progress_to: Console) -> int:
         raise BenchmarkError(
             f"no operation is called {settings.only!r}; there are {', '.join(dict.fromkeys(w.name for w in works))}"
         )
-    limits = machine.limits(settings.repeat)
+    reached = limits(machine, settings.repeat)
     lines = [
-        measured(work, medians(machine, work, settings.repeat), limits)
+        measured(work, medians(machine, work, settings.repeat), reached)
         for work in track(selected, description="measuring", console=progress_to, transient=True)
     ]
-    run = Run(_header(settings, machine, limits), lines)
+    run = Run(machine.describe(), reached, lines)
     out.print(_table(run))
     if settings.json is not None:
-        content = {**run.header, "results": [asdict(line) for line in lines]}
+        content = {**_header(settings, run), "results": [asdict(line) for line in lines]}
         write_atomically(settings.json, json.dumps(content, indent=1) + "\n")
     if settings.plot is not None:
         from qloracle_conformance.benchmark.plot import draw
@@ -79,30 +81,30 @@ def bench(settings: Settings, out: Console, progress_to: Console) -> int:
 
 def _started(settings: Settings) -> tuple[Machine, list[Work]]:
     """Return the machine and its works, after the output of the backend was compared with the reference's."""
-    sizes = list(_sizes(settings))
-    here = settings.device == "cpu"
-    product = (
-        {"features": 2048, "rows": 256, "hidden": 1024} if here else {"features": 8192, "rows": 4096, "hidden": 4096}
-    )
+    machine, works = _backend(settings)
+    elements = [work for size in _sizes(settings) for work in elementwise(works, size)]
+    features, rows, hidden = (2048, 256, 1024) if settings.device == "cpu" else (8192, 4096, 4096)
+    return machine, [*elements, *works.products(features, rows, hidden)]
+
+
+def _backend(settings: Settings) -> tuple[Machine, Works]:
     if settings.backend == "torch":
         from qloracle_conformance.benchmark.torch_works import TorchWorks
         from qloracle_conformance.benchmark.torch_works import check as check_torch
 
         works = TorchWorks(settings.device)
         check_torch(works)
-        return TorchMachine(settings.device), [
-            *(work for size in sizes for work in works.elementwise(size)), *works.products(**product)
-        ]  # fmt: skip
+        return TorchMachine(settings.device), works
     if settings.backend != "cupy":
         raise BenchmarkError(f"backend must be torch or cupy, got {settings.backend!r}")
-    if here:
+    if settings.device == "cpu":
         raise BenchmarkError("the backend cupy runs on cuda or cuda:N, got device 'cpu'")
     from qloracle_conformance.benchmark.cupy_works import CupyWorks
     from qloracle_conformance.benchmark.cupy_works import check as check_cupy
 
     machine, made = CupyMachine(settings.device), CupyWorks()
     check_cupy(made)
-    return machine, [*(work for size in sizes for work in made.elementwise(size)), *made.products(**product)]
+    return machine, made
 
 
 def _sizes(settings: Settings) -> Iterator[int]:
@@ -114,7 +116,7 @@ def _sizes(settings: Settings) -> Iterator[int]:
     yield settings.elements
 
 
-def _header(settings: Settings, machine: Machine, limits: Mapping[str, float]) -> dict[str, object]:
+def _header(settings: Settings, run: Run) -> dict[str, object]:
     libraries = {}
     for name in ("numpy", "torch", "triton", "cupy-cuda13x", "bitsandbytes", "torchao", "peft"):
         try:
@@ -122,19 +124,18 @@ def _header(settings: Settings, machine: Machine, limits: Mapping[str, float]) -
         except PackageNotFoundError:
             continue
     return {
-        "backend": settings.backend, "requested": settings.device, "machine": machine.describe(), "versions": libraries,
+        "backend": settings.backend, "requested": settings.device, "machine": run.machine, "versions": libraries,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"), "elements": settings.elements, "repeat": settings.repeat,
-        "copy_bytes_per_second": limits["copy"], "product_flops_per_second": limits["product"],
+        "copy_bytes_per_second": run.limits["copy"], "product_flops_per_second": run.limits["product"],
     }  # fmt: skip
 
 
 def _table(run: Run) -> Table:
     """Return the results as a table for the terminal."""
-    copy, product = (float(str(run.header[n])) for n in ("copy_bytes_per_second", "product_flops_per_second"))
-    rendered = Table(
-        title=f"{run.header['machine']}; copy {copy / 1e9:.1f} GB/s, bfloat16 product {product / 1e12:.2f} TFLOP/s",
-        title_justify="left",
-    )
+    where = ", ".join(value if name == "device" else f"{name} {value}" for name, value in run.machine.items())
+    copy, product = run.limits["copy"] / 1e9, run.limits["product"] / 1e12
+    title = f"{where}; copy {copy:.1f} GB/s, bfloat16 product {product:.2f} TFLOP/s"
+    rendered = Table(title=title, title_justify="left")
     others = list(dict.fromkeys(name for line in run.lines for name in line.ratios))
     for heading in ("operation", "format", "elements", "rate", "of the limit", *(f": {name}" for name in others)):
         rendered.add_column(heading, justify="left" if heading in ("operation", "format") else "right")

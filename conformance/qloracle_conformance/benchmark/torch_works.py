@@ -1,24 +1,24 @@
 """The works of the PyTorch backend, and of bitsandbytes and torchao where they are installed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 import qloracle
-from qloracle_conformance.benchmark.works import BenchmarkError, Call, Maker, Work
+from qloracle_conformance.benchmark.elementwise import BLOCK, FORMATS, Quantizer, require_same
+from qloracle_conformance.benchmark.works import BenchmarkError, Call, Maker, Work, needed
 
-BLOCK = 64
 RANK = 16
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
 
 
 class TorchWorks:
     """Makes the works of one device; nothing is computed before a maker is called."""
+
+    name = "torch"
 
     def __init__(self, device: str) -> None:
         """Import what there is."""
@@ -30,33 +30,22 @@ class TorchWorks:
         if self.device.type == "cuda" and not self.torch.cuda.is_available():
             raise BenchmarkError(f"device {device!r}: PyTorch finds no CUDA device here")
 
-    def elementwise(self, elements: int) -> Iterator[Work]:
-        """Yield conversions, quantization and dequantization of a tensor of so many elements."""
-        for target in ("bfloat16", "float8_e4m3fn"):
-            makers = {"torch": partial(self._encode, elements, target)}
-            yield Work(f"{target}.encode", "float32", elements, makers, bytes=elements * (4.0 + BYTES[target]))
-        for codebook in ("nf4", "fp4", "dynamic_signed"):
-            for fmt in ("float32", "bfloat16"):
-                yield from self._blockwise(codebook, fmt, elements)
-        yield from self._double("bfloat16", elements)
-        for fmt in ("float32", "bfloat16"):
-            yield from self._int8(fmt, elements)
-
     def products(self, features: int, rows: int, hidden: int) -> Iterator[Work]:
         """Yield the product of one row and of many with an NF4 weight, of INT8 matrices, and a step of training."""
         weight = features * features * (0.5 + 4 / BLOCK)
         gemv = {"torch": partial(self._product, 1, features)} | self._rival("bitsandbytes", "_gemv", features)
         yield Work("nf4.matmul, 1 row", "bfloat16", features**2, gemv, bytes=weight + 4.0 * features)
         gemm = {"torch": partial(self._product, rows, hidden)} | self._rival("bitsandbytes", "_gemm", rows, hidden)
-        flops = 2.0 * rows * hidden * hidden
-        yield Work(f"nf4.matmul, {rows} rows", "bfloat16", hidden**2, gemm, flops=flops)
+        flops, row = 2.0 * rows * hidden * hidden, float(rows * hidden)
+        stored = hidden * hidden * (0.5 + 4 / BLOCK)
+        yield Work(f"nf4.matmul, {rows} rows", "bfloat16", hidden**2, gemm, bytes=stored + 4 * row, flops=flops)
         int8 = {"torch": partial(self._int8_product, rows, hidden)}
-        yield Work(f"int8.matmul, {rows} rows", "int8", hidden**2, int8, flops=flops)
+        yield Work(f"int8.matmul, {rows} rows", "int8", hidden**2, int8, bytes=hidden**2 + 5 * row, flops=flops)
         step = {
             "torch": partial(self._step, rows, hidden),
             "plain linear and LoRA": partial(self._plain_step, rows, hidden),
         } | self._rival("bitsandbytes", "_their_step", rows, hidden)
-        yield Work(f"qlora step, {rows} rows", "bfloat16", hidden**2, step, flops=2 * flops)
+        yield Work(f"qlora step, {rows} rows", "bfloat16", hidden**2, step, bytes=stored + 8 * row, flops=2 * flops)
 
     def _rival(self, library: str, method: str, *arguments: Any) -> dict[str, Maker]:
         return {library: partial(getattr(self, method), *arguments)} if library in self.rivals else {}
@@ -65,52 +54,29 @@ class TorchWorks:
         """Return normally distributed numbers on the device."""
         return self.torch.randn(shape, device=self.device).to(getattr(self.torch, fmt))
 
-    def _encode(self, elements: int, target: str) -> Call:
+    def encode(self, elements: int, target: str) -> Call:
+        """Return a conversion of normal numbers of float32."""
         return partial(self.own.encode, self.normal(elements), target)
 
-    def _blockwise(self, codebook: str, fmt: str, elements: int) -> Iterator[Work]:
-        stored = elements * (1.0 if codebook == "dynamic_signed" else 0.5) + 4.0 * elements / BLOCK
-        moved = stored + elements * BYTES[fmt]
-        options = {"codebook": codebook, "block_size": BLOCK}
+    def quantize(self, quantizer: Quantizer, elements: int) -> Call:
+        """Return the quantization of normal numbers."""
+        x = self.normal(quantizer.shape(elements), quantizer.format)
+        return partial(getattr(self.own, f"quantize_{quantizer.kind}"), x, **quantizer.options)
 
-        def quantize() -> Call:
-            return partial(self.own.quantize_blockwise, self.normal(elements, fmt), **options)
+    def dequantize(self, quantizer: Quantizer, elements: int) -> Call:
+        """Return the dequantization of what was quantized."""
+        return partial(getattr(self.own, f"dequantize_{quantizer.kind}"), self.quantize(quantizer, elements)())
 
-        def dequantize() -> Call:
-            return partial(self.own.dequantize_blockwise, quantize()())
-
-        for verb, maker in (("quantize", quantize), ("dequantize", dequantize)):
-            makers = {"torch": maker} | self._rival("bitsandbytes", "_theirs", verb, codebook, fmt, elements)
-            if codebook == "nf4" and self.device.type == "cpu":
-                makers |= {"reference": partial(self._reference, verb, fmt, elements)}
-            yield Work(f"{codebook}.{verb}", fmt, elements, makers, bytes=moved)
-
-    def _double(self, fmt: str, elements: int) -> Iterator[Work]:
-        moved = elements * (0.5 + BYTES[fmt]) + elements / BLOCK
-
-        def quantize() -> Call:
-            return partial(self.own.quantize_double, self.normal(elements, fmt), block_size=BLOCK)
-
-        def dequantize() -> Call:
-            return partial(self.own.dequantize_double, quantize()())
-
-        for verb, maker in (("quantize", quantize), ("dequantize", dequantize)):
-            rival = self._rival("bitsandbytes", "_theirs", verb, "nf4", fmt, elements, True)
-            rival |= self._rival("torchao", "_ao_nf4", verb, fmt, elements)
-            yield Work(f"nf4_double.{verb}", fmt, elements, {"torch": maker} | rival, bytes=moved)
-
-    def _int8(self, fmt: str, elements: int) -> Iterator[Work]:
-        shape = (elements // 4096, 4096) if elements >= 1 << 14 else (1, elements)
-        moved = elements * (1.0 + BYTES[fmt])
-
-        def quantize() -> Call:
-            return partial(self.own.quantize_int8, self.normal(shape, fmt), granularity="row")
-
-        def dequantize() -> Call:
-            return partial(self.own.dequantize_int8, quantize()())
-
-        yield Work("int8_row.quantize", fmt, elements, {"torch": quantize}, bytes=moved)
-        yield Work("int8_row.dequantize", fmt, elements, {"torch": dequantize}, bytes=moved)
+    def others(self, quantizer: Quantizer, verb: str, elements: int) -> dict[str, Maker]:
+        """Return who else does it."""
+        if quantizer.kind == "int8":
+            return {}
+        found = self._rival("bitsandbytes", "_theirs", verb, quantizer, elements)
+        if quantizer.kind == "double":
+            found |= self._rival("torchao", "_ao_nf4", verb, quantizer.format, elements)
+        if quantizer.name == "nf4" and self.device.type == "cpu":
+            found |= {"reference": partial(self._reference, verb, quantizer.format, elements)}
+        return found
 
     def _reference(self, verb: str, fmt: str, elements: int) -> Call:
         x = np.random.default_rng(0).standard_normal(elements, np.float32)
@@ -118,13 +84,13 @@ class TorchWorks:
         quantize = partial(qloracle.quantize_blockwise, words, fmt=fmt)
         return quantize if verb == "quantize" else partial(qloracle.dequantize_blockwise, quantize())
 
-    def _theirs(self, verb: str, codebook: str, fmt: str, elements: int, nested: bool = False) -> Call:
+    def _theirs(self, verb: str, quantizer: Quantizer, elements: int) -> Call:
         functions: Any = import_module("bitsandbytes").functional
-        x = self.normal(elements, fmt)
-        if codebook == "dynamic_signed":
+        x, nested = self.normal(elements, quantizer.format), quantizer.kind == "double"
+        if quantizer.name == "dynamic_signed":
             quantize = partial(functions.quantize_blockwise, x, blocksize=BLOCK)
             return quantize if verb == "quantize" else partial(functions.dequantize_blockwise, *quantize())
-        options = {"blocksize": BLOCK, "quant_type": codebook, "compress_statistics": nested}
+        options = {"blocksize": BLOCK, "quant_type": quantizer.name[:3], "compress_statistics": nested}
         quantize = partial(functions.quantize_4bit, x, **options)
         return quantize if verb == "quantize" else partial(functions.dequantize_4bit, *quantize())
 
@@ -193,32 +159,15 @@ def check(works: TorchWorks, elements: int = 1 << 16) -> None:
     BenchmarkError
         If it does.
     """
-    normal = np.random.default_rng(0).standard_normal(elements, np.float32)
-    for fmt in ("float32", "bfloat16"):
+    torch, normal = works.torch, np.random.default_rng(0).standard_normal(elements, np.float32)
+    for fmt in FORMATS:
         words = normal if fmt == "float32" else qloracle.encode(normal, fmt)
         plain = qloracle.quantize_blockwise(words, fmt=fmt)
-        mine = works.own.quantize_blockwise(works.torch.from_numpy(normal).to(works.device, getattr(works.torch, fmt)))
-        restored = works.own.dequantize_blockwise(mine).cpu()
-        words_of = restored.view(works.torch.int32 if fmt == "float32" else works.torch.int16).numpy()
-        pairs: Mapping[str, tuple[Any, Any]] = {
-            "codes": (mine.data.cpu().numpy(), plain.data),
-            "absmax": (mine.absmax.cpu().numpy().view(np.uint32), plain.absmax.view(np.uint32)),
-            "values": (words_of.view(f"u{BYTES[fmt]}"), qloracle.dequantize_blockwise(plain).view(f"u{BYTES[fmt]}")),
-        }
-        for what, (got, wanted) in pairs.items():
-            if not np.array_equal(got, wanted):
-                raise BenchmarkError(f"not timed: NF4 {what} of {fmt} differ between the backend and the reference")
-
-
-def needed(name: str, extra: str) -> ModuleType:
-    """Import a module.
-
-    Raises
-    ------
-    BenchmarkError
-        If it is not there, with the command that installs it.
-    """
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise BenchmarkError(f"{name} cannot be imported ({error}); pip install 'qloracle[{extra}]'") from error
+        mine = works.own.quantize_blockwise(torch.from_numpy(normal).to(works.device, getattr(torch, fmt)))
+        restored = works.own.dequantize_blockwise(mine)
+        pairs = (("codes", mine.data, plain.data), ("absmax", mine.absmax, plain.absmax),
+                 ("values", restored, qloracle.dequantize_blockwise(plain)))  # fmt: skip
+        require_same(
+            (f"NF4 {what} of {fmt}", got.view(torch.uint8).cpu().numpy().tobytes(), wanted.tobytes())
+            for what, got, wanted in pairs
+        )

@@ -2,12 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from qloracle.errors import QloracleError
 
 Call = Callable[[], Any]
 Maker = Callable[[], Call]  # makes inputs of its own, and the call that works on them
+
+
+class BenchmarkError(QloracleError):
+    """Something cannot be measured here; the message says what and why."""
 
 
 @dataclass(frozen=True)
@@ -61,5 +67,15 @@ def measured(work: Work, seconds: Mapping[str, float], limits: Mapping[str, floa
     )  # fmt: skip
 
 
-class BenchmarkError(QloracleError):
-    """Something cannot be measured here; the message says what and why."""
+def needed(name: str, extra: str) -> ModuleType:
+    """Import a module.
+
+    Raises
+    ------
+    BenchmarkError
+        If it is not there, with the command that installs it.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise BenchmarkError(f"{name} cannot be imported ({error}); pip install 'qloracle[{extra}]'") from error
