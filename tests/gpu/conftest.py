@@ -2,7 +2,30 @@
 
 from importlib.util import find_spec
 
+import pytest
+
 NEED_TORCH = ["test_torch_*.py", "test_modules_*.py", "*layers.py", "*judging.py", "operator_cases.py", "words.py"]
 collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH
-collect_ignore_glob += ["compile_kernels.py", "interpret_*.py"]  # a test runs these in processes of their own
+collect_ignore_glob += ["compile_kernels.py", "interpret_*.py", "sanitized_loops.py"]  # a test runs these in processes of their own
 collect_ignore_glob += [] if find_spec("triton") else ["kernel_cases.py"]
+
+# Of what has C loops and eager code beside them, both are tested by everything.
+BOTH_CODES = ("blocks", "conversions", "dequantize", "double_quant", "layouts", "nearest")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of some files twice."""
+    if metafunc.module.__name__.rpartition("test_torch_")[2] in BOTH_CODES:
+        metafunc.fixturenames.append("cpu_code")
+        metafunc.parametrize("cpu_code", ["loops", "eager"], indirect=True)
+
+
+@pytest.fixture
+def cpu_code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the torch backend run its C loops, or the eager code beside them."""
+    from qloracle_gpu.torch.kernels import compiled_loops
+
+    if request.param == "eager":
+        monkeypatch.setattr(compiled_loops, "loops", lambda: None)
+    elif compiled_loops.loops() is None:
+        pytest.skip("NOT RUN: no C compiler that knows the loops")

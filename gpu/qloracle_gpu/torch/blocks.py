@@ -7,7 +7,8 @@ from torch import Tensor
 
 from qloracle.errors import reject_value, require_positive_integer
 from qloracle_gpu.torch.compiling import compiles_as_operator
-from qloracle_gpu.torch.formats import require_dtype, require_tensor_format
+from qloracle_gpu.torch.formats import NAMES, require_dtype, require_tensor_format
+from qloracle_gpu.torch.kernels.compiled_loops import loops_take, run_loop
 from qloracle_gpu.torch.pieces import tiles, work_through
 
 
@@ -84,14 +85,23 @@ def _absmax_along(matrix: Tensor, axis: int) -> Tensor:
     one_at_a_time = Lock()
 
     def reduce_piece(tile: tuple[slice, slice]) -> None:
-        largest = matrix[tile].to(torch.float32).abs().amax(axis)
-        largest.masked_fill_(largest.isinf(), torch.nan)  # a group that holds ±inf has no scale
+        largest = _largest(matrix[tile], axis)
         part = result[tile[1 - axis]]
         with one_at_a_time:
             torch.maximum(part, largest, out=part)
 
     work_through(tiles(matrix), reduce_piece, matrix)
     return result
+
+
+def _largest(part: Tensor, axis: int) -> Tensor:
+    """Return the largest magnitudes of a matrix along an axis, NaN where a number is not finite."""
+    if axis == 1 and loops_take(part):
+        largest = torch.empty(len(part), dtype=torch.float32)
+        run_loop(f"row_absmax_{NAMES[part.dtype]}", part.contiguous(), *part.shape, largest)
+        return largest
+    largest = part.to(torch.float32).abs().amax(axis)
+    return largest.masked_fill_(largest.isinf(), torch.nan)  # a group that holds ±inf has no scale
 
 
 def require_block_values(argument: str, per_block: Tensor, size: int, block_size: int) -> Tensor:

@@ -22,10 +22,11 @@ from qloracle_gpu.torch.codebooks import codebook_named, device_codebook
 from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.formats import NAMES, dtype_named, require_device, require_dtype, require_tensor_format
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
+from qloracle_gpu.torch.kernels.compiled_loops import loops_take, run_loop
 from qloracle_gpu.torch.kernels.stored_absmax import PlainAbsmax, StoredAbsmax
 from qloracle_gpu.torch.nearest import write_nearest_codes
 from qloracle_gpu.torch.packing import pack_valid_codes, require_packed
-from qloracle_gpu.torch.pieces import piece_size, spans, work_through
+from qloracle_gpu.torch.pieces import LOOP_PIECE, piece_size, spans, work_through
 
 LARGEST_BLOCK = 4096  # that a kernel takes whole
 
@@ -185,13 +186,17 @@ class StoredCodes:
 def write_values(codes: StoredCodes, absmax: Tensor, block_size: int, out: Tensor) -> None:
     """Write the value of every code to the 1-d tensor `out`: entry times absmax, rounded to its dtype."""
     block_size = min(block_size, max(out.numel(), 1))
+    looped = loops_take(codes.data, absmax)
     # Pieces of whole blocks that begin at a whole byte.
-    step = 2 * block_size * max(1, piece_size(out.device) // (2 * block_size))
+    step = 2 * block_size * max(1, (LOOP_PIECE if looped else piece_size(out.device)) // (2 * block_size))
 
     def write_piece(span: slice) -> None:
         part = out[span]
         first = span.start // block_size
         scales = absmax[first : first + block_count(part.numel(), block_size)]
+        if looped:
+            _write_by_loop(codes, span.start, scales, block_size, part)
+            return
         entries = _entries(codes, span.start, part.numel())
         for entry, scale, values in zip(
             block_matrices(entries, block_size),
@@ -206,6 +211,17 @@ def write_values(codes: StoredCodes, absmax: Tensor, block_size: int, out: Tenso
                 values.masked_fill_(zero, 0.0)
 
     work_through(spans(out.numel(), step), write_piece, out)
+
+
+def _write_by_loop(codes: StoredCodes, start: int, scales: Tensor, block_size: int, out: Tensor) -> None:
+    """Write the values of the codes from the even position `start` on."""
+    packed = codes.pairs is not None
+    stop = start + out.numel()
+    stored = codes.data[start // 2 : (stop + 1) // 2] if packed else codes.data[start:stop]
+    run_loop(
+        f"dequantize_{4 if packed else 8}bit_{NAMES[out.dtype]}", stored.contiguous(), codes.entries,
+        scales.contiguous(), block_size, out.numel(), out,
+    )  # fmt: skip
 
 
 def _entries(codes: StoredCodes, start: int, count: int) -> Tensor:

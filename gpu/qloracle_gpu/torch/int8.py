@@ -29,8 +29,9 @@ from qloracle_gpu.torch.formats import (
     require_tensor_format,
 )
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
+from qloracle_gpu.torch.kernels.compiled_loops import broadcast_steps, loops_take, run_loop
 from qloracle_gpu.torch.nearest import NearestRule, cell_table, write_nearest_codes
-from qloracle_gpu.torch.pieces import piece_size, tiles, work_through
+from qloracle_gpu.torch.pieces import piece_size, shared_by, tiles, work_through
 
 LARGEST_CODE = 127
 GRANULARITIES = ("tensor", "row", "column", "block")
@@ -178,13 +179,18 @@ def _kernels_take(tensor: Tensor) -> bool:
 
 
 def _write_values(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
-    capable = float64_device(codes.device)
-    scale = absmax.to(capable).to(torch.float64).expand(codes.shape)
+    """Write the values of a matrix of codes; `absmax` broadcasts to it."""
 
     def write_piece(tile: tuple[slice, slice]) -> None:
-        quotient = (codes[tile].to(capable) * scale[tile]).div_(LARGEST_CODE)
+        part, scale, values = codes[tile], shared_by(tile, absmax), out[tile]
+        if loops_take(part, scale) and values.is_contiguous():
+            steps = broadcast_steps(scale)
+            run_loop(f"dequantize_int8_{NAMES[out.dtype]}", part.contiguous(), scale, *steps, *part.shape, values)
+            return
+        capable = float64_device(codes.device)
+        quotient = (part.to(capable) * scale.to(capable).to(torch.float64)).div_(LARGEST_CODE)
         # −0, from a zero code or a zero absmax, becomes +0; what only float32 rounds to zero keeps its sign.
-        out[tile] = quotient.add_(0.0).to(torch.float32)
+        values.copy_(quotient.add_(0.0).to(torch.float32))
 
     work_through(tiles(codes), write_piece, codes)
 

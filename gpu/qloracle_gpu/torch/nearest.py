@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qloracle_gpu.torch.formats import float64_device
-from qloracle_gpu.torch.pieces import tiles, work_through
+from qloracle_gpu.torch.formats import NAMES, float64_device
+from qloracle_gpu.torch.kernels.compiled_loops import broadcast_steps, count_by_loop, loops_take
+from qloracle_gpu.torch.pieces import LOOP_PIECE, shared_by, tiles, work_through
 
 CELLS = 1 << 15  # on either side of zero
 MARGIN = 1 / 16  # of a cell
@@ -72,13 +73,12 @@ def write_nearest_codes(x: Tensor, absmax: Tensor, rule: NearestRule, out: Tenso
     """
 
     def write_piece(tile: tuple[slice, slice]) -> None:
-        rows, columns = tile
-        part = x[rows, columns].to(torch.float32).contiguous()
-        scale = absmax[rows if len(absmax) > 1 else slice(None), columns if absmax.shape[1] > 1 else slice(None)]
+        part, scale = x[tile], shared_by(tile, absmax)
         divisor = torch.where(scale.isfinite() & (scale != 0), scale, torch.inf)
-        out[rows, columns] = (_looked_up if x.device.type == "cpu" else _decide)(part, divisor, rule)
+        found = _looked_up(part, divisor, rule) if x.device.type == "cpu" else _decide(part, divisor, rule)
+        out[tile] = found
 
-    work_through(tiles(x), write_piece, x)
+    work_through(tiles(x, LOOP_PIECE if loops_take(x) else None), write_piece, x)
 
 
 def _looked_up(part: Tensor, divisor: Tensor, rule: NearestRule) -> Tensor:
@@ -86,19 +86,36 @@ def _looked_up(part: Tensor, divisor: Tensor, rule: NearestRule) -> Tensor:
 
     How many these are has to be looked at, which on another device than a CPU would wait for it.
     """
-    codes = _guess(part / divisor, rule.cells)
-    positions = (codes == UNDECIDED).nonzero().squeeze(1)
+    codes, positions = (_guessed_by_loop if loops_take(part) else _guessed)(part, divisor, rule.cells)
     if positions.numel():
-        divisors = divisor.expand_as(part)[positions // part.shape[1], positions % part.shape[1]]
-        codes[positions] = _decide(part.view(-1)[positions], divisors, rule)
+        rows, columns = positions // part.shape[1], positions % part.shape[1]
+        exact = _decide(part[rows, columns], divisor.expand_as(part)[rows, columns], rule)
+        codes[positions] = exact.to(codes.dtype)
     return codes.view_as(part)
+
+
+def _guessed_by_loop(part: Tensor, divisor: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Return as `_guessed` does, the codes as uint8: of a negative one, its last eight bits."""
+    codes = torch.empty(part.numel(), dtype=torch.uint8)
+    undecided = torch.empty(part.numel() + 1, dtype=torch.int64)
+    found = count_by_loop(
+        f"guess_{NAMES[part.dtype]}", part.contiguous(), divisor, *broadcast_steps(divisor), cells, CELLS, *part.shape,
+        codes, undecided,
+    )  # fmt: skip
+    return codes, undecided[:found]
+
+
+def _guessed(part: Tensor, divisor: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the codes of a matrix as a 1-d tensor, and the positions of those that the table leaves open."""
+    codes = _guess(part.to(torch.float32) / divisor, cells)
+    return codes, (codes == UNDECIDED).nonzero().squeeze(1)
 
 
 def _guess(quotient: Tensor, cells: Tensor) -> Tensor:
     """Return the code or `UNDECIDED` for every quotient, as a 1-d tensor; NaN, from ±inf/inf, counts as zero."""
     quotient.nan_to_num_(0.0)
     place = quotient.abs().sqrt_().copysign_(quotient).mul_(CELLS).add_(CELLS + 1)
-    return torch.index_select(cells, 0, place.to(torch.int32).view(-1))
+    return torch.index_select(cells, 0, place.to(torch.int32).reshape(-1))
 
 
 def _decide(x: Tensor, divisor: Tensor, rule: NearestRule) -> Tensor:

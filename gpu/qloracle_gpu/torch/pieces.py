@@ -19,6 +19,7 @@ Piece = TypeVar("Piece")
 
 # Elements in a piece: on a CPU its intermediate results stay in the cache, elsewhere they stay modest.
 CPU_PIECE = 1 << 18
+LOOP_PIECE = 1 << 20  # where one C loop has no intermediate results
 DEVICE_PIECE = 1 << 24
 WORTH_A_THREAD = 1 << 15  # torch divides no step on fewer elements
 
@@ -50,12 +51,18 @@ def spans(size: int, step: int) -> list[slice]:
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
 
-def tiles(matrix: Tensor) -> list[tuple[slice, slice]]:
+def tiles(matrix: Tensor, size: int | None = None) -> list[tuple[slice, slice]]:
     """Return rows and columns of the pieces of a matrix: whole rows, or parts of one long row."""
     rows, columns = matrix.shape
-    piece = piece_size(matrix.device)
+    piece = size or piece_size(matrix.device)
     width = max(1, min(columns, piece))
     return [(row, column) for row in spans(rows, max(1, piece // width)) for column in spans(columns, width)]
+
+
+def shared_by(tile: tuple[slice, slice], values: Tensor) -> Tensor:
+    """Return what a piece of a matrix reads of a matrix that broadcasts to it."""
+    rows, columns = (part if size > 1 else slice(None) for part, size in zip(tile, values.shape, strict=True))
+    return values[rows, columns]
 
 
 @cache

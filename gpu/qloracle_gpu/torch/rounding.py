@@ -13,6 +13,7 @@ from qloracle.errors import reject_type, reject_value
 from qloracle.formats import FORMATS, TENSOR_FORMATS
 from qloracle_gpu.torch.casts import LARGE_INTEGERS, as_float64, nearest_cast, on_capable_device
 from qloracle_gpu.torch.compiling import compiles_as_operator
+from qloracle_gpu.torch.float8_table import LARGEST_MANTISSA, write_float8
 from qloracle_gpu.torch.formats import DTYPES, FLOAT8, FLOAT8_NAMES, NAMES, require_dtype, require_tensor
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
 from qloracle_gpu.torch.pieces import piece_size, spans, work_through
@@ -183,6 +184,9 @@ def _ruled(source: Tensor, fmt: str, rounding: str, overflow: str, nan: str, ran
         encode_flat(source.contiguous(), found, None if random is None else random.contiguous(), constants)
         return found
     flat, words = source.reshape(-1), found.view(-1).view(WORDS[found.itemsize])
+    if random is None and named.mantissa_bits <= LARGEST_MANTISSA and NAMES.get(source.dtype) in TENSOR_FORMATS:
+        write_float8(flat, fmt, rounding, overflow, nan, words)
+        return found
     bits = None if random is None else random.view(torch.int32).reshape(-1)
 
     def write_piece(span: slice) -> None:

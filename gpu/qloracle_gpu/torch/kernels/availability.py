@@ -9,6 +9,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from qloracle_gpu.torch.kernels.compiled_loops import loops_named
+
 OPTIONS = {"enable_fp_fusion": False}  # of every launch
 
 
@@ -44,7 +46,7 @@ def kernels_run_on(device_type: str) -> bool:
 def kernels_of(device_type: str) -> str:
     """Return what computes on a device, for reports."""
     if not kernels_run_on(device_type):
-        return "eager"
+        return loops_named() if device_type == "cpu" else "eager"
     return f"triton {version('triton')}{', interpreted' if interpreted() else ''}"
 
 
