@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import re
 import sys
 from typing import Any
 
@@ -68,12 +69,19 @@ def _imported(module_name: str, name: str) -> Any:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        hint = f"; try: pip install 'qloracle[{name}]'" if ":" not in name else ""
-        raise BackendLoadError(f"backend {name!r} needs the module {error.name!r}{hint}") from error
+        raise BackendLoadError(f"backend {name!r} needs the module {error.name!r}{_hint(name)}") from error
     except Exception as error:
         raise BackendLoadError(
             f"backend {name!r}: importing {module_name!r} failed: {type(error).__name__}: {error}"
         ) from error
+
+
+def _hint(name: str) -> str:
+    """Return how to install what a backend of ours needs: "torch-layers" needs the extra "torch"."""
+    extras = importlib.metadata.metadata("qloracle").get_all("Provides-Extra") or []
+    framework = re.split("[-_]", name)[0]
+    found = next((extra for extra in (name, framework) if extra in extras), None)
+    return "" if found is None else f"; try: pip install 'qloracle[{found}]'"
 
 
 def _attribute(module: Any, attribute: str, name: str) -> Any:

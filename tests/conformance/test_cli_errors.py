@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from qloracle_conformance.loading import BackendLoadError, attribute_named
+
 from .commands import REFERENCE, Ended, qloracle, require_one_message, write_module
 
 SMALL = ("--backend", REFERENCE, "--only", "packing.pack", "--profile", "smoke")
@@ -153,3 +155,20 @@ def test_a_debug_run_shows_the_traceback_before_the_message_and_keeps_the_exit_c
     assert ended.code == 2, str(ended)
     assert ended.err.startswith("Traceback (most recent call last):"), str(ended)
     assert ended.err.strip().splitlines()[-1].startswith("qloracle: unknown backend 'nonesuch'"), str(ended)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("torch", "; try: pip install 'qloracle[torch]'"),
+        ("torch-layers", "; try: pip install 'qloracle[torch]'"),
+        ("torch_casts", "; try: pip install 'qloracle[torch]'"),
+        ("peft-4bit", "; try: pip install 'qloracle[peft]'"),
+        ("somebody.else", ""),
+        ("mine", ""),
+    ],
+)
+def test_a_backend_whose_module_is_missing_names_an_extra_that_exists(name: str, hint: str) -> None:
+    with pytest.raises(BackendLoadError) as error:
+        attribute_named("no_such_module:backend", name)
+    assert str(error.value) == f"backend {name!r} needs the module 'no_such_module'{hint}"
