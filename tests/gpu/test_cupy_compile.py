@@ -39,8 +39,8 @@ def instructions(module: str) -> list[str]:
     return found
 
 
-# One step of Newton's method, and the sum of a product: both are written out in the kernels.
-FUSED = {"int8": {"fma.rn.f64"}, "gemv": {"fma.rn.f32"}}
+# A step of Newton's method, and the sum of a product: both are written out in the kernels.
+FUSED = {"int8": {"fma.rn.f64"}, "gemv": {"fma.rn.f32"}, "integer_gemv": {"fma.rn.f32", "fma.rn.f64"}}
 UNWANTED = re.compile(r".*\.ftz.*|.*approx.*|div\.full.*|fma\..*|(?:add|sub|mul|div|sqrt)\.f(?:32|64)")
 
 
@@ -79,7 +79,7 @@ def test_kernels_fit_the_registers_and_spill_nothing(module: str, architecture: 
 WIDTHS = {  # bytes of the widest load and store that a module needs
     "blocks": (16, 4), "quantize": (16, 8), "dequantize": (8, 16), "convert": (16, 16), "packing": (8, 8),
     "gemv": (8, 4), "int8": (16, 16), "affine": (16, 16), "adapters": (16, 16), "gradients": (16, 16),
-    "observe": (16, 4),
+    "observe": (16, 4), "integer_gemv": (16, 4),
 }  # fmt: skip
 
 

@@ -8,8 +8,10 @@ from math import prod
 
 import numpy as np
 
-from qloracle.errors import reject_type, reject_value
+from qloracle.errors import reject_type, reject_value, require_one_of
+from qloracle.formats import TENSOR_FORMATS
 from qloracle_gpu.cupy.affine import QuantizedAffine
+from qloracle_gpu.cupy.few_rows import stored_product
 from qloracle_gpu.cupy.int8 import QuantizedInt8, quantize_int8
 from qloracle_gpu.cupy.launcher import Array, operation
 from qloracle_gpu.cupy.lora import combined, product
@@ -23,7 +25,7 @@ from qloracle_gpu.cupy.operands import (
     scaled,
     summed_rows,
 )
-from qloracle_gpu.cupy.qlora import qlora_weight
+from qloracle_gpu.cupy.qlora import qlora_weight, weight_shape
 from qloracle_gpu.cupy.rounding import widened
 
 QuantizedMatrix = QuantizedInt8 | QuantizedAffine
@@ -59,9 +61,14 @@ def weight_values(weight: QuantizedMatrix, *, weight_rounding: str = "float32") 
     -----
     Rounding points: those of ``[int8.dequantize]`` or ``[affine.dequantize]``.
     """
+    _matrix_shape(weight)
+    return qlora_weight(weight, weight_rounding=weight_rounding)
+
+
+def _matrix_shape(weight: object) -> tuple[int, int]:
     if not isinstance(weight, QuantizedMatrix):
         reject_type("weight", "QuantizedInt8 or QuantizedAffine", type(weight).__name__)
-    return qlora_weight(weight, weight_rounding=weight_rounding)
+    return weight_shape(weight)
 
 
 def weight_only_forward(
@@ -94,17 +101,20 @@ def weight_only_forward(
 
     Notes
     -----
-    Clause ``[weight_only.forward]``. Declared roundings: weight as given, accumulate float32; then one to `out_dtype`.
+    Clause ``[weight_only.forward]``. Up to 16 rows of x go through a kernel that reads the codes and their scales; for
+    more the weight is dequantized first. Declared roundings: weight as given, accumulate float32; then one to
+    `out_dtype`.
     """
-    rows, values = require_rows("x", x, fmt), weight_values(weight, weight_rounding=weight_rounding)
+    rows, (d_out, d_in) = require_rows("x", x, fmt), _matrix_shape(weight)
+    require_one_of("weight_rounding", weight_rounding, TENSOR_FORMATS)
     array, target = rows[0], output_format(out_dtype, rows[1])
-    if array.shape[-1] != values.shape[1]:
-        reject_value("x", f"of shape (..., {values.shape[1]}) for a weight of shape {values.shape}", array.shape)
-    offset = optional_vector("bias", bias, len(values), fmt)
-    with operation("weight_only_forward", x=array, weight=values) as run:
-        x32 = matrix(run, rows, prod(array.shape[:-1]), array.shape[-1])
-        y = combined(run, product(run, x32, values.T), target, bias=offset)
-        return y.reshape(*array.shape[:-1], len(values))
+    if array.shape[-1] != d_in:
+        reject_value("x", f"of shape (..., {d_in}) for a weight of shape {(d_out, d_in)}", array.shape)
+    offset, count = optional_vector("bias", bias, d_out, fmt), prod(array.shape[:-1])
+    multiplied = stored_product(weight, weight_rounding, count)
+    with operation("weight_only_forward", x=array, **multiplied.arrays) as run:
+        y = combined(run, multiplied.of(run, matrix(run, rows, count, d_in)), target, bias=offset)
+        return y.reshape(*array.shape[:-1], d_out)
 
 
 def weight_only_backward(

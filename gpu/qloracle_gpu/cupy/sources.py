@@ -18,7 +18,7 @@ NAN_RULES = (*NAN_BITS, *NAN_VALUES)
 FORMAT_NUMBERS = {name: number for number, name in enumerate(FORMATS)}
 MODULES = (
     "adamw", "adamw_parts", "adapters", "affine", "blocks", "convert", "dequantize", "dora", "embedding", "gemv",
-    "gradients", "int8", "int8_matmul", "layers", "mean", "observe", "order", "packing", "quantize",
+    "gradients", "int8", "int8_matmul", "integer_gemv", "layers", "mean", "observe", "order", "packing", "quantize",
 )  # fmt: skip
 GENERATED = "generated.cuh"
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$')

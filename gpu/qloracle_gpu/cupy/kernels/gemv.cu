@@ -5,13 +5,6 @@
 constexpr int MOST_ROWS = 4;
 constexpr int WARP = 32;
 
-// What the dequantized weight is rounded to before the product.
-HOST_DEVICE float rounded_weight(float weight, i32 rounding) {
-    if (rounding == 1) return widened_float16((u16)nearest_word(weight, format_float16()));
-    if (rounding == 2) return widened_bfloat16((u16)nearest_word(weight, format_bfloat16()));
-    return weight;
-}
-
 // A warp has one row of the weight and one sum for each row of x; flat positions are read in aligned eights.
 template <int BITS> __device__ __forceinline__ void gemv(
     const float* x, i64 rows, i64 columns, i64 inner, const u8* data, const float* absmax, i64 block_size,

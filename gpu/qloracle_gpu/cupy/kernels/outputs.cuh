@@ -17,3 +17,10 @@ struct ToBfloat16 {
     typedef u16 Item;
     static HOST_DEVICE u16 rounded(float value) { return (u16)nearest_word(value, format_bfloat16()); }
 };
+
+// What the dequantized weight is rounded to before the product.
+HOST_DEVICE float rounded_weight(float weight, i32 rounding) {
+    if (rounding == 1) return widened_float16((u16)nearest_word(weight, format_float16()));
+    if (rounding == 2) return widened_bfloat16((u16)nearest_word(weight, format_bfloat16()));
+    return weight;
+}

@@ -8,40 +8,40 @@ template <int BYTES> struct alignas(BYTES) Chunk {
     u32 words[BYTES / 4];
 };
 
-template <class T> struct Packet {
-    static constexpr int TOTAL = ITEMS * (int)sizeof(T);
+template <class T, int COUNT = ITEMS> struct Packet {
+    static constexpr int TOTAL = COUNT * (int)sizeof(T);
     static constexpr int WIDTH = TOTAL < 16 ? TOTAL : 16;
-    static constexpr int COUNT = TOTAL / WIDTH;
+    static constexpr int ACCESSES = TOTAL / WIDTH;
 };
 
-template <class T> HOST_DEVICE bool is_aligned(const T* address) {
-    return ((size_t)address & (Packet<T>::WIDTH - 1)) == 0;
+template <int COUNT, class T> HOST_DEVICE bool is_aligned(const T* address) {
+    return ((size_t)address & (Packet<T, COUNT>::WIDTH - 1)) == 0;
 }
 
 // Read the items from `first` on that lie before `end`; the others are left as they are.
-template <class T> HOST_DEVICE void load_items(const T* source, i64 first, i64 end, T (&items)[ITEMS]) {
-    if (first + ITEMS <= end && is_aligned(source + first)) {
-        typedef Chunk<Packet<T>::WIDTH> Wide;
+template <int COUNT, class T> HOST_DEVICE void load_items(const T* source, i64 first, i64 end, T (&items)[COUNT]) {
+    if (first + COUNT <= end && is_aligned<COUNT>(source + first)) {
+        typedef Chunk<Packet<T, COUNT>::WIDTH> Wide;
         const Wide* wide = reinterpret_cast<const Wide*>(source + first);
 #pragma unroll
-        for (int part = 0; part < Packet<T>::COUNT; ++part) {
+        for (int part = 0; part < Packet<T, COUNT>::ACCESSES; ++part) {
             Wide chunk = wide[part];
             memcpy(reinterpret_cast<u8*>(items) + part * sizeof(Wide), &chunk, sizeof(Wide));
         }
         return;
     }
 #pragma unroll
-    for (int k = 0; k < ITEMS; ++k) {
+    for (int k = 0; k < COUNT; ++k) {
         if (first + k < end) items[k] = source[first + k];
     }
 }
 
 template <class T> HOST_DEVICE void store_items(T* target, i64 first, i64 end, const T (&items)[ITEMS]) {
-    if (first + ITEMS <= end && is_aligned(target + first)) {
+    if (first + ITEMS <= end && is_aligned<ITEMS>(target + first)) {
         typedef Chunk<Packet<T>::WIDTH> Wide;
         Wide* wide = reinterpret_cast<Wide*>(target + first);
 #pragma unroll
-        for (int part = 0; part < Packet<T>::COUNT; ++part) {
+        for (int part = 0; part < Packet<T>::ACCESSES; ++part) {
             Wide chunk;
             memcpy(&chunk, reinterpret_cast<const u8*>(items) + part * sizeof(Wide), sizeof(Wide));
             wide[part] = chunk;
