@@ -22,6 +22,7 @@ import qloracle_gpu.torch as backend
 from qloracle.formats import Array
 from qloracle.tables import CODEBOOKS
 from qloracle_gpu.torch.kernels.availability import kernels_of
+from qloracle_gpu.torch.optim import AdamW, AdamW8bit
 from qloracle_gpu.torch.optim.options import NONFINITE
 
 BLOCK_SIZES = (1, 2, 7, 100, 256, 4096, 5000)  # the last one is more than a kernel takes whole
@@ -81,6 +82,24 @@ def limited(rng: np.random.Generator, fmt: str) -> int:
     return count
 
 
+def steps_for_graphs(rng: np.random.Generator, fmt: str) -> None:
+    """Compare steps that a CUDA graph could hold with others, bit for bit; their constants come from the device."""
+    start, how = native(rng.standard_normal(1000).astype(np.float32), fmt), {"betas": (0.8, 0.95), "weight_decay": 0.3}
+    for kind, sizes in ((AdamW, {}), (AdamW8bit, {"min_8bit_size": 0, "block_size": 100})):
+        plain, captured = (torch.nn.Parameter(start.clone()) for _ in range(2))
+        lr = torch.tensor(0.02, dtype=torch.float64)
+        optimizers = kind([plain], lr=0.02, **how, **sizes), kind([captured], lr=lr, **how, **sizes, capturable=True)
+        for _ in range(3):
+            plain.grad = native(rng.standard_normal(1000).astype(np.float32), fmt)
+            captured.grad = plain.grad.clone()
+            for optimizer in optimizers:
+                optimizer.step()
+        require_same_bits(captured.detach(), plain.detach(), f"p of {kind.__name__} in {fmt}")
+        for key, value in optimizers[0].state[plain].items():
+            if isinstance(value, torch.Tensor):
+                require_same_bits(optimizers[1].state[captured][key], value, f"{key} of {kind.__name__} in {fmt}")
+
+
 def main() -> None:
     assert kernels_of("cpu").startswith("triton"), "the kernels are not interpreted here"
     rng = np.random.default_rng(11)
@@ -90,6 +109,8 @@ def main() -> None:
         options = backend.AdamwOptions(lr=0.02, weight_decay=0.3, nonfinite=nonfinite)
         count += trajectory(rng, fmt, 256, options, True)
     count += sum(limited(rng, fmt) for fmt in FORMATS)
+    for fmt in FORMATS:
+        steps_for_graphs(rng, fmt)
     assert backend.adamw_step(torch.ones(0), torch.ones(0), backend.adamw_init((0,)), PLAIN)[0].shape == (0,)
     print(count)  # noqa: T201
 

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import qloracle_gpu.torch as backend
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
+from qloracle_gpu.torch.optim import AdamW, AdamW8bit
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim"}
 
@@ -58,7 +59,17 @@ def steps() -> dict[str, Any]:
         made[f"quantized_matmul, {index}"] = lambda q=q: backend.quantized_matmul(x, q, bias=bias)
         made[f"qlora_forward, {index}"] = lambda q=q: backend.qlora_forward(x, q, a, b, alpha=2, bias=bias)
         made[f"qlora_backward, {index}"] = lambda q=q: backend.qlora_backward(dy, x, q, a, b, alpha=2)
-    return made
+    return made | {f"step of {kind.__name__}": captured_step(kind) for kind in (AdamW, AdamW8bit)}
+
+
+def captured_step(kind: Any) -> Any:
+    """A step as a CUDA graph would hold it, after one that makes states and tables."""
+    p = torch.nn.Parameter(torch.randn(3, 100))
+    p.grad, lr = torch.randn(3, 100), torch.tensor(0.01, dtype=torch.float64)
+    sizes = {"min_8bit_size": 0} if kind is AdamW8bit else {}
+    optimizer = kind([p], lr=lr, capturable=True, **sizes)
+    optimizer.step()
+    return optimizer.step
 
 
 def main() -> None:

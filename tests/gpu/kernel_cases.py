@@ -142,18 +142,22 @@ def optimizer_steps() -> list[Case]:
     numbers = dict.fromkeys(("beta1", "gain1", "beta2", "gain2", "root", "eps", "rate", "decay"), "fp32")
     tables = {"codes": "*u8", "absmax": "*fp32", "entries": "*fp32", "cells": "*i64", "midpoints": "*fp64"}
     tables = {f"{what}_{moment}_ptr": kind for moment in "mv" for what, kind in tables.items()}
-    kinds = [(fmt, "propagate", False) for fmt in READ] + [("bfloat16", "skip", True), ("float16", "reset", True)]
+    kinds = [(fmt, "propagate", "to nearest") for fmt in READ]
+    kinds += [("bfloat16", "skip", "stochastically"), ("float16", "reset", "stochastically")]
+    kinds += [("bfloat16", "propagate", "in a graph")]
     found = []
-    for fmt, nonfinite, stochastic in kinds:
+    for fmt, nonfinite, how in kinds:
+        stochastic = how == "stochastically"
         given = {"p_ptr": READ[fmt], "g_ptr": READ[fmt], "out_ptr": "*i16" if stochastic else WRITTEN[fmt],
-                 "random_ptr": "*i32" if stochastic else None, "size": "i64", **numbers}  # fmt: skip
-        how = {"FORMAT": fmt, "NONFINITE": nonfinite, **adamw.target_constants(fmt, stochastic=stochastic)}
-        name = f"step of {fmt}{' rounded stochastically' if stochastic else ''}"
+                 "random_ptr": "*i32" if stochastic else None,
+                 "captured_ptr": "*fp32" if how == "in a graph" else None, "size": "i64", **numbers}  # fmt: skip
+        constants = {"FORMAT": fmt, "NONFINITE": nonfinite, **adamw.target_constants(fmt, stochastic=stochastic)}
+        name = f"step of {fmt}{' rounded stochastically' if stochastic else ' in a graph' * (how == 'in a graph')}"
         found += [
             Case(f"AdamW {name}", adamw.step_kernel, {**given, "m_ptr": "*fp32", "v_ptr": "*fp32"},
-                 {"TILE": adamw.TILE, **how}),
+                 {"TILE": adamw.TILE, **constants}),
             Case(f"8-bit AdamW {name}", adamw.step_8bit_kernel, {**given, **tables},
-                 {**adamw.tile_of(256), **sizes, "MARGIN": MARGIN, **how}),
+                 {**adamw.tile_of(256), **sizes, "MARGIN": MARGIN, **constants}),
         ]  # fmt: skip
     return found
 

@@ -19,6 +19,7 @@ from qloracle_gpu.torch.kernels.blockwise import nearest_positions, store_codes
 from qloracle_gpu.torch.kernels.cells import MARGIN, cell_table
 from qloracle_gpu.torch.kernels.conversions import encode_constants, encoded
 from qloracle_gpu.torch.kernels.scalars import magnitude_bits, narrowed, readable, widened, writable
+from qloracle_gpu.torch.optim.capturing import given_constants
 from qloracle_gpu.torch.optim.options import StepConstants
 
 TILE = tile_size(1024)  # elements of a program
@@ -43,6 +44,15 @@ def stepped(p, g, m, v, beta1, gain1, beta2, gain2, root, eps, rate, decay, NONF
 
 
 @triton.jit
+def constants_of(captured_ptr, root, rate, decay):
+    """Return the constants that depend on the step or the learning rate: from the device where there is a pointer."""
+    if captured_ptr is None:
+        return root, rate, decay
+    else:
+        return tl.load(captured_ptr), tl.load(captured_ptr + 1), tl.load(captured_ptr + 2)
+
+
+@triton.jit
 def store_parameter(out_ptr, random_ptr, places, inside, p, FORMAT: tl.constexpr, MANTISSA: tl.constexpr,
                     GAP: tl.constexpr, FINITE: tl.constexpr, INFINITY: tl.constexpr, QUIET: tl.constexpr):  # fmt: skip
     """Store p' rounded to its format: to nearest, or with random bits stochastically, to 16-bit words."""
@@ -56,9 +66,10 @@ def store_parameter(out_ptr, random_ptr, places, inside, p, FORMAT: tl.constexpr
 
 
 @triton.jit
-def step_kernel(p_ptr, g_ptr, out_ptr, random_ptr, m_ptr, v_ptr, size, beta1, gain1, beta2, gain2, root, eps, rate,
-                decay, TILE: tl.constexpr, FORMAT: tl.constexpr, NONFINITE: tl.constexpr, MANTISSA: tl.constexpr,
-                GAP: tl.constexpr, FINITE: tl.constexpr, INFINITY: tl.constexpr, QUIET: tl.constexpr):  # fmt: skip
+def step_kernel(p_ptr, g_ptr, out_ptr, random_ptr, captured_ptr, m_ptr, v_ptr, size, beta1, gain1, beta2, gain2, root,
+                eps, rate, decay, TILE: tl.constexpr, FORMAT: tl.constexpr, NONFINITE: tl.constexpr,
+                MANTISSA: tl.constexpr, GAP: tl.constexpr, FINITE: tl.constexpr, INFINITY: tl.constexpr,
+                QUIET: tl.constexpr):  # fmt: skip
     """Make a step with TILE elements; p is read as bits and written through `out_ptr`."""
     start = tl.program_id(0).to(tl.int64) * TILE
     lanes = tl.arange(0, TILE)
@@ -68,6 +79,7 @@ def step_kernel(p_ptr, g_ptr, out_ptr, random_ptr, m_ptr, v_ptr, size, beta1, ga
     g = widened(tl.load(g_ptr + places, mask=inside, other=0), FORMAT)
     m = tl.load(m_ptr + places, mask=inside, other=0.0)
     v = tl.load(v_ptr + places, mask=inside, other=0.0)
+    root, rate, decay = constants_of(captured_ptr, root, rate, decay)
     p, m, v = stepped(p, g, m, v, beta1, gain1, beta2, gain2, root, eps, rate, decay, NONFINITE)
     tl.store(m_ptr + places, m, mask=inside)
     tl.store(v_ptr + places, v, mask=inside)
@@ -98,13 +110,14 @@ def store_quantized(x, codes_ptr, absmax_ptr, cells_ptr, midpoints_ptr, rows, fi
 
 
 @triton.jit
-def step_8bit_kernel(p_ptr, g_ptr, out_ptr, random_ptr, codes_m_ptr, absmax_m_ptr, codes_v_ptr, absmax_v_ptr,
-                     entries_m_ptr, cells_m_ptr, midpoints_m_ptr, entries_v_ptr, cells_v_ptr, midpoints_v_ptr, size,
-                     beta1, gain1, beta2, gain2, root, eps, rate, decay, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
-                     ROWS: tl.constexpr, FORMAT: tl.constexpr, NONFINITE: tl.constexpr, SHIFT_M: tl.constexpr,
-                     FIRST_M: tl.constexpr, COUNT_M: tl.constexpr, SHIFT_V: tl.constexpr, FIRST_V: tl.constexpr,
-                     COUNT_V: tl.constexpr, MARGIN: tl.constexpr, MANTISSA: tl.constexpr, GAP: tl.constexpr,
-                     FINITE: tl.constexpr, INFINITY: tl.constexpr, QUIET: tl.constexpr):  # fmt: skip
+def step_8bit_kernel(p_ptr, g_ptr, out_ptr, random_ptr, captured_ptr, codes_m_ptr, absmax_m_ptr, codes_v_ptr,
+                     absmax_v_ptr, entries_m_ptr, cells_m_ptr, midpoints_m_ptr, entries_v_ptr, cells_v_ptr,
+                     midpoints_v_ptr, size, beta1, gain1, beta2, gain2, root, eps, rate, decay, BLOCK: tl.constexpr,
+                     WIDTH: tl.constexpr, ROWS: tl.constexpr, FORMAT: tl.constexpr, NONFINITE: tl.constexpr,
+                     SHIFT_M: tl.constexpr, FIRST_M: tl.constexpr, COUNT_M: tl.constexpr, SHIFT_V: tl.constexpr,
+                     FIRST_V: tl.constexpr, COUNT_V: tl.constexpr, MARGIN: tl.constexpr, MANTISSA: tl.constexpr,
+                     GAP: tl.constexpr, FINITE: tl.constexpr, INFINITY: tl.constexpr,
+                     QUIET: tl.constexpr):  # fmt: skip
     """Make a step with ROWS flat blocks of BLOCK elements, each in WIDTH lanes."""
     first = tl.program_id(0).to(tl.int64) * ROWS
     left = tl.minimum(size - first * BLOCK, ROWS * BLOCK).to(tl.int32)
@@ -116,6 +129,7 @@ def step_8bit_kernel(p_ptr, g_ptr, out_ptr, random_ptr, codes_m_ptr, absmax_m_pt
     g = widened(tl.load(g_ptr + places, mask=inside, other=0), FORMAT)
     m = restored(codes_m_ptr, absmax_m_ptr, entries_m_ptr, places, inside, blocks, exists)
     v = restored(codes_v_ptr, absmax_v_ptr, entries_v_ptr, places, inside, blocks, exists)
+    root, rate, decay = constants_of(captured_ptr, root, rate, decay)
     p, m, v = stepped(p, g, m, v, beta1, gain1, beta2, gain2, root, eps, rate, decay, NONFINITE)
     store_parameter(out_ptr, random_ptr, places, inside, p, FORMAT, MANTISSA, GAP, FINITE, INFINITY, QUIET)
     store_quantized(m, codes_m_ptr, absmax_m_ptr, cells_m_ptr, midpoints_m_ptr, rows, first, left, inside, BLOCK,
@@ -161,10 +175,10 @@ def step_flat(
 ) -> None:
     """Make a step with moments in float32, over p, m and v; all tensors are contiguous and 1-d."""
     if p.numel():
-        out, random = _words(p, random_bits)
+        (out, random), (captured, numbers) = _words(p, random_bits), given_constants(constants)
         with on_device_of(p):
             step_kernel[(triton.cdiv(p.numel(), TILE),)](
-                readable(p), readable(gradient), out, random, m, v, p.numel(), *constants.numbers, TILE=TILE,
+                readable(p), readable(gradient), out, random, captured, m, v, p.numel(), *numbers, TILE=TILE,
                 FORMAT=fmt, NONFINITE=constants.nonfinite,
                 **target_constants(fmt, stochastic=random is not None), **OPTIONS,
             )  # fmt: skip
@@ -201,9 +215,10 @@ def step_flat_8bit(
             map_constants(table, p.device, moment) for table, moment in zip(codebooks, "MV", strict=True)
         )
         (out, random), tile = _words(p, random_bits), tile_of(block_size)
+        captured, numbers = given_constants(constants)
         with on_device_of(p):
             step_8bit_kernel[(triton.cdiv(p.numel(), tile["ROWS"] * block_size),)](
-                readable(p), readable(gradient), out, random, *state, *tables_m, *tables_v, p.numel(),
-                *constants.numbers, FORMAT=fmt, NONFINITE=constants.nonfinite, MARGIN=MARGIN, **tile, **sizes_m,
+                readable(p), readable(gradient), out, random, captured, *state, *tables_m, *tables_v, p.numel(),
+                *numbers, FORMAT=fmt, NONFINITE=constants.nonfinite, MARGIN=MARGIN, **tile, **sizes_m,
                 **sizes_v, **target_constants(fmt, stochastic=random is not None), **OPTIONS,
             )  # fmt: skip

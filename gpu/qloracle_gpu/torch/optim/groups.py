@@ -19,11 +19,12 @@ from qloracle.errors import (
 )
 from qloracle.formats import TENSOR_FORMATS
 from qloracle_gpu.torch.formats import NAMES
+from qloracle_gpu.torch.optim.capturing import lr_on_device, number_on_device, require_capturable
 from qloracle_gpu.torch.optim.operands import require_same_format
 from qloracle_gpu.torch.optim.options import AdamwOptions
 
 Group = dict[str, Any]
-OPTIONS_8BIT = ("min_8bit_size", "block_size")
+OWN_OPTIONS = ("min_8bit_size", "block_size", "capturable")  # a matter of the class and of the run, not of a file
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ def options_of(group: Mapping[str, Any]) -> AdamwOptions:
         named = {name: group[name] for name in ("lr", "eps", "weight_decay", "nonfinite", "max_update_norm")}
     except KeyError as error:
         reject_value("param group", f"one with {error.args[0]!r}", ", ".join(map(str, group)))
-    return AdamwOptions(beta1=beta1, beta2=beta2, **named)
+    if lr_on_device(group):
+        named["lr"] = 0.0  # its place is taken where the constants of a step are made
+    options = AdamwOptions(beta1=beta1, beta2=beta2, **named)
+    require_capturable(group, options)
+    return options
 
 
 def block_size_of(p: Tensor, group: Mapping[str, Any]) -> int | None:
@@ -83,9 +88,13 @@ def listed_parameters(param_group: object) -> list[Tensor]:
 
 
 def fitted_group(saved: Group, group: Group) -> Group:
-    """Return a saved group for the place of `group`: with the options of 8-bit states if and only if that has them."""
-    others = {name: value for name, value in saved.items() if name not in OPTIONS_8BIT or name in group}
-    return {**{name: group[name] for name in OPTIONS_8BIT if name in group}, **others}
+    """Return a saved group for the place of `group`: with the options of 8-bit states if and only if that has them.
+
+    Whether its steps may be captured is what `group` says.
+    """
+    own = {name: group[name] for name in OWN_OPTIONS if name in group}
+    taken = {name: value for name, value in saved.items() if name not in OWN_OPTIONS or name in own}
+    return {**own, **taken, **({"capturable": own["capturable"]} if "capturable" in own else {})}
 
 
 def numbered(groups: list[Group]) -> Iterator[tuple[int, Tensor, Group]]:
@@ -106,6 +115,8 @@ def moving_parameters(groups: list[Group]) -> list[Moving]:
             continue
         try:
             _, gradient = require_same_format(p, p.grad)
+            if lr_on_device(group):
+                number_on_device("lr", group["lr"], p.device)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{error} (parameter {index})") from None
         found.append(Moving(index, p, gradient, group, options[id(group)]))

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from qloracle_gpu.torch.optim.pager import require_paging
 from qloracle_gpu.torch.optim.quantized_moments import STATE_BLOCK_SIZE
 from qloracle_gpu.torch.optim.stepping import SteppingOptimizer
@@ -18,7 +20,7 @@ class AdamW(SteppingOptimizer):
     ----------
     params : iterable of tensors, of named tensors, or of groups
         Dense, of float32, float16 or bfloat16, any strides.
-    lr : float
+    lr : float, or a tensor with `capturable`
         Learning rate: 0, or from 2^−126.
     betas : pair of float
         Decay of the mean and of the mean square.
@@ -35,6 +37,11 @@ class AdamW(SteppingOptimizer):
         rounded to nearest as ever.
     seed : int
         Of the random bits, which depend on the parameter's index and the number of the step besides.
+    capturable : bool
+        A CUDA graph may hold steps, after one that was made outside: the number of the step lies on the device, and
+        `lr` may be a tensor of one float64 (or float32) there, which is read in every step and never looked at by the
+        host. All other hyperparameters are what they were at the capture. Bits are those of a step that is not
+        captured. Not with `stochastic_rounding`, nor with betas above 0.99999.
 
     Raises
     ------
@@ -47,7 +54,7 @@ class AdamW(SteppingOptimizer):
     Clauses ``[adamw.moments]``, ``[adamw.parameter]``, ``[adamw.nonfinite]``, ``[adamw.stochastic]``,
     ``[optim.state]``. `state_dict` holds plain tensors and Python's numbers, for `torch.save` and
     ``torch.load(weights_only=True)``: training goes on from it with the same bits, on the same kind of device. A step
-    number is a Python integer, so that a step does not wait for a device; it is not made for capture in a CUDA graph.
+    number is a Python integer, or with `capturable` a tensor of int64, so that no step waits for a device.
 
     Examples
     --------
@@ -61,14 +68,16 @@ class AdamW(SteppingOptimizer):
     """
 
     def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 1e-2, *, nonfinite: str = "propagate", max_update_norm: float | None = None,
-        stochastic_rounding: bool = False, seed: int = 0,
+        self, params: Iterable[Any], lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 1e-2, *, nonfinite: str = "propagate",
+        max_update_norm: float | None = None, stochastic_rounding: bool = False, seed: int = 0,
+        capturable: bool = False,
     ) -> None:  # fmt: skip
         """Take the parameters and their hyperparameters."""
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "nonfinite": nonfinite,
             "max_update_norm": max_update_norm, "stochastic_rounding": stochastic_rounding, "seed": seed,
+            "capturable": capturable,
         }  # fmt: skip
         super().__init__(params, defaults)
 
@@ -78,7 +87,7 @@ class AdamW8bit(SteppingOptimizer):
 
     Parameters
     ----------
-    params, lr, betas, eps, weight_decay, nonfinite, max_update_norm, stochastic_rounding, seed
+    params, lr, betas, eps, weight_decay, nonfinite, max_update_norm, stochastic_rounding, seed, capturable
         As for `AdamW`.
     min_8bit_size : int
         Parameters with fewer elements keep states in 32 bits; 0: none does.
@@ -108,16 +117,16 @@ class AdamW8bit(SteppingOptimizer):
     """
 
     def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 1e-2, *, min_8bit_size: int = MIN_8BIT_SIZE, block_size: int = STATE_BLOCK_SIZE,
-        nonfinite: str = "propagate", max_update_norm: float | None = None, stochastic_rounding: bool = False,
-        seed: int = 0,
+        self, params: Iterable[Any], lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 1e-2, *, min_8bit_size: int = MIN_8BIT_SIZE,
+        block_size: int = STATE_BLOCK_SIZE, nonfinite: str = "propagate", max_update_norm: float | None = None,
+        stochastic_rounding: bool = False, seed: int = 0, capturable: bool = False,
     ) -> None:  # fmt: skip
         """Take the parameters and their hyperparameters."""
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "nonfinite": nonfinite,
             "max_update_norm": max_update_norm, "stochastic_rounding": stochastic_rounding, "seed": seed,
-            "min_8bit_size": min_8bit_size, "block_size": block_size,
+            "min_8bit_size": min_8bit_size, "block_size": block_size, "capturable": capturable,
         }  # fmt: skip
         super().__init__(params, defaults)
 

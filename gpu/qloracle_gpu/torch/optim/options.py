@@ -9,6 +9,8 @@ from fractions import Fraction
 from functools import lru_cache
 from math import expm1, isfinite, log, log1p, sqrt
 
+from torch import Tensor
+
 from qloracle.errors import reject_value, require_number, require_one_of
 from qloracle.formats import FLOAT32
 
@@ -69,22 +71,25 @@ class AdamwOptions:
 
 @dataclass(frozen=True)
 class StepConstants:
-    """What one step multiplies with and adds: float32 numbers but for one, each rounded once from its real value."""
+    """What one step multiplies with and adds: float32 numbers but for one, each rounded once from its real value.
+
+    Those that depend on the number of the step or on the learning rate may lie on the device, see `capturing`.
+    """
 
     beta1: float
     gain1: float  # 1 − β₁
     beta2: float
     gain2: float  # 1 − β₂
-    root: float  # 1/√(1 − β₂^t)
+    root: float | Tensor  # 1/√(1 − β₂^t)
     eps: float
-    rate: float  # lr/(1 − β₁^t)
-    decay: float  # 1 − lr·wd
-    correction: float  # 1/(1 − β₁^t), as float64, for norms
+    rate: float | Tensor  # lr/(1 − β₁^t)
+    decay: float | Tensor  # 1 − lr·wd
+    correction: float | Tensor  # 1/(1 − β₁^t), as float64, for norms
     nonfinite: str
     max_update_norm: float | None
 
     @property
-    def numbers(self) -> tuple[float, ...]:
+    def numbers(self) -> tuple[float | Tensor, ...]:
         """What kernels are given, in this order."""
         return self.beta1, self.gain1, self.beta2, self.gain2, self.root, self.eps, self.rate, self.decay
 

@@ -1,7 +1,7 @@
 """What an optimizer keeps for one parameter: a dictionary of plain tensors and numbers, as its `state_dict` holds it.
 
 The names are those of `state.state_arrays`: m, v and step of a state in 32 bits; codes, absmax, step and block size of
-one in 8 bits. Numbers are Python's. Clause: ``[optim.state]``.
+one in 8 bits. Numbers are Python's, but for the step of a state whose steps may be captured. Clause: ``[optim.state]``.
 """
 
 from collections.abc import Mapping
@@ -38,12 +38,25 @@ def size_of_state(p: Tensor, block_size: int | None) -> int:
 
 
 def make_step(given: FlatStep, state: State, constants: StepConstants) -> None:
-    """Make a step with a state of either kind, over the old one."""
+    """Make a step with a state of either kind, over the old one; its number is counted elsewhere."""
     if "m" in state:
         step_in_place(given, state["m"].view(-1), state["v"].view(-1), constants)
     else:
         step_8bit_in_place(given, Adamw8bitState(**state), constants)
-    state["step"] += 1
+
+
+def steps_done(step: Any) -> int:
+    """Return a number of steps done, on the host; one that lies on a device is waited for."""
+    if isinstance(step, Tensor):
+        if step.dtype is not torch.int64 or step.shape != ():
+            reject_type("step", "an integer, or a tensor of one int64", f"{step.dtype} of shape {tuple(step.shape)}")
+        step = step.item()
+    return require_steps(step)
+
+
+def step_number(done: int, device: torch.device | None) -> int | Tensor:
+    """Return a number of steps as a state holds it: on a device where steps may be captured."""
+    return done if device is None else torch.tensor(done, dtype=torch.int64, device=device)
 
 
 def loaded_state(saved: object, p: Tensor, kinds: tuple[tuple[str, ...], ...], name: str) -> State:
@@ -58,7 +71,7 @@ def loaded_state(saved: object, p: Tensor, kinds: tuple[tuple[str, ...], ...], n
     if not any(set(given) == set(kind) for kind in kinds):
         known = "; or ".join(", ".join(kind) for kind in kinds)
         reject_value(f"state of {name}", f"named {known}", ", ".join(map(str, given)) or "empty")
-    numbers = {"step": require_steps(given["step"])}
+    numbers = {"step": steps_done(given["step"])}
     if "block_size" in given:
         numbers["block_size"] = require_positive_integer("block_size", given["block_size"])
     arrays = {

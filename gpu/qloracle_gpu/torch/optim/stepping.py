@@ -9,6 +9,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from qloracle.errors import reject_value, require_items, require_mapping
+from qloracle_gpu.torch.optim.capturing import (
+    ConstantsOnDevice,
+    is_capturable,
+    require_capture_wanted,
+    require_not_capturing,
+)
 from qloracle_gpu.torch.optim.groups import (
     Group,
     Moving,
@@ -31,6 +37,8 @@ from qloracle_gpu.torch.optim.states import (
     loaded_state,
     make_step,
     size_of_state,
+    step_number,
+    steps_done,
 )
 from qloracle_gpu.torch.optim.update import FlatStep
 
@@ -44,6 +52,7 @@ class SteppingOptimizer(Optimizer):
         """Check all groups; nothing is allocated before the first step."""
         self._paging = paging
         self._pager = None if paging is None else StatePager(paging)
+        self._constants = ConstantsOnDevice()
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: Group) -> None:
@@ -87,29 +96,42 @@ class SteppingOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        require_capture_wanted(self.param_groups)
         for moving in moving_parameters(self.param_groups):
             self._move(moving)
         return loss
 
     def _move(self, moving: Moving) -> None:
         state, p = self._state_of(moving), moving.p.detach()
-        values = flat(p)
-        given = FlatStep(values, flat(moving.gradient), random_bits_of(moving, state["step"] + 1))
-        make_step(given, state, step_constants(moving.options, state["step"] + 1))
+        values, gradient = flat(p), flat(moving.gradient)
+        if is_capturable(moving.group):
+            constants = self._constants.of(moving.options, moving.group, state["step"])
+            make_step(FlatStep(values, gradient, None), state, constants)
+            state["step"].add_(1)
+        else:
+            step = state["step"] + 1
+            given = FlatStep(values, gradient, random_bits_of(moving, step))
+            make_step(given, state, step_constants(moving.options, step))
+            state["step"] = step
         if not p.is_contiguous():
             p.copy_(values.view(p.shape))
         torch.autograd.graph.increment_version(moving.p)  # kernels write without torch's knowledge
 
     def _state_of(self, moving: Moving) -> State:
-        """Return the state of a parameter, on its device."""
+        """Return the state of a parameter, on its device, its step number where steps may be captured."""
         state: State = self.state[moving.p]
+        capturable = is_capturable(moving.group)
         if not state:
+            require_not_capturing("states")
             device = moving.p.device if self._pager is None else CPU
             state.update(initial_state(moving.p, block_size_of(moving.p, moving.group), device))
             if self._pager is not None:
                 self._pager.adopt(str(moving.index), state, moving.p.device)
         if self._pager is not None:
             self._pager.fetch(str(moving.index))
+        if capturable != isinstance(state["step"], Tensor):
+            require_not_capturing("step numbers")
+            state["step"] = step_number(steps_done(state["step"]), moving.p.device if capturable else None)
         return state
 
     def state_dict(self) -> dict[str, Any]:
@@ -191,5 +213,5 @@ class SteppingOptimizer(Optimizer):
         """Restore a copy or a pickle; or, as torch does when it loads a `state_dict`, groups alone."""
         super().__setstate__(state)
         if "_paging" in state:
-            self._pager = None
+            self._pager, self._constants = None, ConstantsOnDevice()
             self._put({p: dict(kept) for p, kept in self.state.items() if kept})
