@@ -52,6 +52,8 @@ MAY_IMPORT = {
     "qloracle_gpu.torch.modules": {"qloracle_gpu.torch", "torch", "safetensors"} | DATA_MODULES,
     "qloracle_gpu.torch.conformance": {"qloracle_gpu.torch", "torch", "numpy", "qloracle_conformance"} | DATA_MODULES,
     "qloracle_gpu.torch.conformance_optimizers": {"qloracle_gpu.torch", "torch", "qloracle_conformance"} | DATA_MODULES,
+    "qloracle_gpu.torch.conformance_affine": {"qloracle_gpu.torch", "torch", "qloracle_conformance"} | DATA_MODULES,
+    "qloracle_gpu.torch.conformance_layers": {"qloracle_gpu.torch", "torch", "qloracle_conformance"} | DATA_MODULES,
     "qloracle_gpu.cupy": {"qloracle_gpu.cupy", "cupy", "numpy"} | DATA_MODULES,
     "qloracle_gpu.cupy.conformance": {"qloracle_gpu.cupy", "cupy", "numpy", "qloracle_conformance"} | DATA_MODULES,
     "qloracle_conformance": SUITE,

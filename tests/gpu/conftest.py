@@ -4,9 +4,13 @@ from importlib.util import find_spec
 
 import pytest
 
-NEED_TORCH = ["test_torch_*.py", "test_modules_*.py", "*layers.py", "*judging.py", "operator_cases.py", "words.py"]
+NEED_TORCH = [
+    "test_torch_*.py", "test_modules_*.py", "*layers.py", "*judging.py", "affine_inputs.py", "operator_cases.py",
+    "words.py",
+]  # fmt: skip
 collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH
-collect_ignore_glob += ["compile_kernels.py", "interpret_*.py", "sanitized_loops.py"]  # a test runs these in processes of their own
+# A test runs these in processes of their own.
+collect_ignore_glob += ["compile_kernels.py", "interpret_*.py", "sanitized_loops.py"]
 collect_ignore_glob += [] if find_spec("triton") else ["kernel_cases.py"]
 
 # Of what has C loops and eager code beside them, both are tested by everything.

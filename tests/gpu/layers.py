@@ -117,4 +117,8 @@ def quantizers() -> dict[str, Any]:
         "INT8 by column": lambda w: backend.quantize_int8(w, granularity="column"),
         "INT8": backend.quantize_int8,
         "INT8 by block": lambda w: backend.quantize_int8(w, granularity="block", block_size=8),
+        "affine by column": lambda w: backend.quantize_affine(w, granularity="column"),
+        "affine 4 bits by group": lambda w: backend.quantize_affine(
+            w, qmin=0, qmax=15, granularity="group", group_size=8
+        ),
     }

@@ -10,12 +10,16 @@ import qloracle_gpu.torch as backend
 from qloracle.codebooks import Codebook
 from qloracle.tables import CODEBOOKS
 from qloracle_gpu.torch.library.flat_weight import flat_weight
+from qloracle_gpu.torch.qlora import QuantizedWeight
 
 from .layers import as_tensors, quantizers, random_operands
 
 Arguments = dict[str, Any]
 EIGHTHS = Codebook("eighths", np.arange(-8, 8).astype(np.float32) / 8)
-CHECKED = ("NF4", "8-bit blocks", "doubly quantized NF4", "INT8 by row", "INT8 by block", "a table of one's own")
+CHECKED = (
+    "NF4", "8-bit blocks", "doubly quantized NF4", "INT8 by row", "INT8 by block", "affine 4 bits by group",
+    "a table of one's own",
+)  # fmt: skip
 
 
 def values(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -31,7 +35,7 @@ def operands(dtype: torch.dtype = torch.float32, *, gradient: bool = True) -> di
     return {name: t.requires_grad_(gradient and name != "weight") for name, t in made.items()}
 
 
-def stored_weights() -> dict[str, backend.QuantizedBlocks | backend.DoubleQuantized | backend.QuantizedInt8]:
+def stored_weights() -> dict[str, QuantizedWeight]:
     """The weight of `operands`, quantized by each quantizer."""
     weight = operands()["weight"]
     own = backend.quantize_blockwise(weight, codebook=EIGHTHS, block_size=8)
@@ -79,6 +83,29 @@ def _integers() -> dict[str, tuple[str, tuple[Any, ...]]]:
         "int8_matmul, 3 axes": ("int8_matmul", (a[None], b)),
         "scale_int8_matmul": ("scale_int8_matmul", scaled),
         "int8_linear_forward": ("int8_linear_forward", (x, w.codes, w.absmax, torch.ones(4), "bfloat16")),
+    }
+
+
+def _affine() -> dict[str, tuple[str, tuple[Any, ...]]]:
+    x, cases = values(3, 5), {}
+    for granularity, group_size in (("tensor", None), ("row", None), ("column", None), ("group", 4)):
+        q = backend.quantize_affine(x, qmin=-8, qmax=7, granularity=granularity, group_size=group_size)
+        how, parameters = (-8, 7, granularity, group_size), (q.scale, q.zero_point)
+        trained = x.clone().requires_grad_()
+        cases[f"quantize_affine, {granularity}"] = ("quantize_affine", (x, *how))
+        cases[f"dequantize_affine, {granularity}"] = ("dequantize_affine", (q.codes, *parameters, *how, "bfloat16"))
+        cases[f"fake_quantize, {granularity}"] = ("fake_quantize", (trained, *parameters, *how))
+        arguments = (values(3, 5), x, *parameters, *how, "codes")
+        cases[f"fake_quantize_backward, {granularity}"] = ("fake_quantize_backward", arguments)
+        cases[f"minmax_range, {granularity}"] = ("minmax_range", (x, granularity, group_size))
+        cases[f"percentile_range, {granularity}"] = ("percentile_range", (x, 5.0, 95.0, granularity, group_size))
+    lo, hi = backend.minmax_range(x, granularity="row")
+    return cases | {
+        "quantize_affine, a given range": ("quantize_affine", (x, 0, 255, "row", None, lo, hi)),
+        "affine_parameters": ("affine_parameters", (lo, hi, 0, 15)),
+        "symmetric_scale": ("symmetric_scale", (hi.abs(), 127)),
+        "quantize_symmetric": ("quantize_symmetric", (x, hi.abs(), -127, 127, "row")),
+        "moving_range": ("moving_range", (lo, hi, lo, hi + 1, 0.1)),
     }
 
 
@@ -148,7 +175,7 @@ def _stored() -> dict[str, tuple[str, tuple[Any, ...]]]:
 
 
 MAKERS: tuple[Callable[[], dict[str, tuple[str, tuple[Any, ...]]]], ...] = (
-    _blocks, _integers, _conversions, _layers, _stored,
+    _blocks, _integers, _affine, _conversions, _layers, _stored,
 )  # fmt: skip
 
 

@@ -103,3 +103,23 @@ def test_a_quantized_base_stays_within_the_bounds_of_its_dequantized_weight(name
     gradients = backend.qdora_backward(torch.from_numpy(dy), weight=quantized, **as_tensors(operands), **how)
     for part, allowed in dora_backward_bound(dy, weight=weight, **operands, alpha=2).items():
         require_inside(getattr(gradients, part), allowed, f"gradient of {part} on {name}")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_gain_beyond_float32_makes_no_nan_of_finite_operands(dtype: str) -> None:
+    smallest = 2.0**-133  # a subnormal number of both formats: 1/norm is beyond float32
+    weight = torch.tensor([[smallest, 0.0], [0.0, 0.0]], dtype=getattr(torch, dtype))
+    a, b, m = torch.zeros(1, 2), torch.zeros(2, 1), torch.tensor([-64.0, 5.0])
+    zeros, ones = torch.zeros(3, 2, dtype=weight.dtype), torch.ones(3, 2, dtype=weight.dtype)
+    assert backend.dora_forward(zeros, weight, a, b, m, alpha=1).tolist() == [[0.0, 0.0]] * 3
+    assert backend.dora_forward(ones, weight, a, b, m, alpha=1)[:, 0].lt(0).all()
+    for gradient in vars(backend.dora_backward(zeros, ones, weight, a, b, m, alpha=1)).values():
+        assert not gradient.count_nonzero(), gradient
+    merged = backend.dora_merge(weight, a, b, m, alpha=1).weight
+    assert merged[0, 0] < 0 == merged[0, 1] == merged[1].count_nonzero()
+
+
+def test_an_infinite_magnitude_stays_infinite() -> None:
+    one = torch.ones(1, 1)
+    y = backend.dora_forward(one, one, one, one, torch.tensor([-torch.inf]), alpha=1)
+    assert y.tolist() == [[-torch.inf]]

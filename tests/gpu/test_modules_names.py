@@ -10,8 +10,8 @@ from torch import nn
 
 import qloracle
 from qloracle.errors import ArgumentTypeError, ArgumentValueError, QloracleError
+from qloracle_gpu.torch.module_names import selected_names
 from qloracle_gpu.torch.modules import LoraConfig, LoRALinear, UnsupportedModuleError, apply_lora, target_names
-from qloracle_gpu.torch.modules.module_names import selected_names
 
 PARTS = ["h", "layers", "0", "1", "10", "attn", "experts", "q", "v", "conv", "q_proj", "xq"]
 NAMES = st.lists(st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map(".".join), min_size=1, max_size=8)

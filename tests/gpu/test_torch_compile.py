@@ -170,7 +170,10 @@ DY = values(2, 3, 5)
 
 
 def restored(record: Any) -> torch.Tensor:
-    restore = {"QuantizedBlocks": backend.dequantize_blockwise, "DoubleQuantized": backend.dequantize_double}
+    restore = {
+        "QuantizedBlocks": backend.dequantize_blockwise, "DoubleQuantized": backend.dequantize_double,
+        "QuantizedAffine": backend.dequantize_affine,
+    }  # fmt: skip
     return restore.get(type(record).__name__, backend.dequantize_int8)(record, dtype="bfloat16")
 
 
@@ -185,6 +188,23 @@ def int8_functions(x: torch.Tensor) -> list[Any]:
         backend.llm_int8_forward(x, q, WEIGHT, threshold=1.5, bias=BIAS),
         backend.llm_int8_forward(x, q, WEIGHT, parts=d, out_dtype="bfloat16"),
         backend.llm_int8_backward(DY, q, weight_rounding="bfloat16"),
+    ]
+
+
+def affine_functions(x: torch.Tensor) -> list[Any]:
+    codes = {"qmin": -8, "qmax": 7, "granularity": "column"}
+    lo, hi = backend.minmax_range(x, granularity="column")
+    scale, zero_point = backend.affine_parameters(lo, hi, qmin=-8, qmax=7)
+    q = backend.quantize_affine(WEIGHT, granularity="row")
+    return [
+        backend.quantize_affine(x, **codes, value_range=(lo, hi)),
+        backend.quantize_symmetric(x, clip=hi.abs(), **codes),
+        backend.symmetric_scale(hi.abs(), qmax=7),
+        backend.moving_range(backend.percentile_range(x, 5, 95, granularity="column"), (lo, hi), 0.3),
+        backend.fake_quantize(x, scale, zero_point, **codes),
+        backend.fake_quantize_backward(x, x, scale, zero_point, **codes, interval="codes"),
+        backend.weight_only_forward(x, q, bias=BIAS),
+        backend.weight_only_backward(DY, q, weight_rounding="bfloat16"),
     ]
 
 
@@ -205,6 +225,7 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
         backend.dora_backward(DY, x, WEIGHT, magnitude=MAGNITUDE, **ADAPTER),
     ),
     "INT8": int8_functions,
+    "affine": affine_functions,
     "embedding": lambda x: (
         backend.embedding_lora_forward(IDS, *TABLE, alpha=1.0),
         backend.embedding_lora_backward(x[0, :2], IDS, *TABLE, alpha=1.0),

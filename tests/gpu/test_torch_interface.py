@@ -23,7 +23,7 @@ FUNCTIONS = [name for name in OFFERED if inspect.isfunction(getattr(qloracle, na
 RECORDS = [name for name in OFFERED if inspect.isclass(getattr(qloracle, name))]
 WITH_OUT_DTYPE = {
     "scale_int8_matmul", "lora_forward", "qlora_forward", "dora_forward", "qdora_forward", "embedding_lora_forward",
-    "weight_only_forward", "int8_linear_forward", "llm_int8_forward", "quantized_matmul",
+    "weight_only_forward", "int8_linear_forward", "llm_int8_forward", "quantized_matmul", "combine_adapters",
 }  # fmt: skip
 # The modules that build conformance records are the suite's affair.
 MODULES = [

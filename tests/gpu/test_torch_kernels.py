@@ -17,11 +17,13 @@ import torch
 from qloracle.codebooks import Codebook
 from qloracle.tables import CODEBOOKS
 from qloracle_gpu.torch.kernels.cells import MARGIN, cell_table
+from qloracle_gpu.torch.kernels.compiled_loops import SWITCH, loops
 
 FOLDER = Path(__file__).parent
 JUDGED = "import sys; from qloracle_conformance.cli import main; sys.exit(main())"
 SHARED_BYTES = {"sm_80": 163 << 10, "sm_90": 227 << 10, "gfx942": 64 << 10}  # that a program can have
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="NOT RUN: the kernels need Triton")
+needs_loops = pytest.mark.skipif(loops() is None, reason="NOT RUN: no C compiler that knows the loops")
 
 
 def run(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
@@ -78,10 +80,12 @@ def test_kernels_of_products_obey_the_reference_on_a_gpu(script: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernels", ["eager", pytest.param("triton", marks=needs_triton)])
+@pytest.mark.parametrize(
+    "kernels", ["eager", pytest.param("C", marks=needs_loops), pytest.param("triton", marks=needs_triton)]
+)
 def test_conversions_are_exact_under_every_rule(kernels: str) -> None:
-    interpreted = {"TRITON_INTERPRET": "1" if kernels == "triton" else "0"}
-    ended = run(["-W", "ignore", str(FOLDER / "interpret_conversions.py")], **interpreted)
+    chosen = {"TRITON_INTERPRET": str(int(kernels == "triton")), SWITCH: str(int(kernels == "C"))}
+    ended = run(["-W", "ignore", str(FOLDER / "interpret_conversions.py")], **chosen)
     assert ended.returncode == 0, ended.stderr
     converted, count = ended.stdout.split()
     assert converted == kernels, "other code was judged instead"

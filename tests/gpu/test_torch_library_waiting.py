@@ -44,7 +44,10 @@ X, W, DY, M, BIAS = meta(2, 3, 6), meta(5, 6), meta(2, 3, 5), meta(5), meta(5)
 
 def quantized_products(quantize: Callable[[torch.Tensor], Any]) -> list[torch.Tensor]:
     q, how = quantize(W), {"weight_rounding": "bfloat16"}
-    restore = {"QuantizedBlocks": backend.dequantize_blockwise, "DoubleQuantized": backend.dequantize_double}
+    restore = {
+        "QuantizedBlocks": backend.dequantize_blockwise, "DoubleQuantized": backend.dequantize_double,
+        "QuantizedAffine": backend.dequantize_affine,
+    }  # fmt: skip
     return [
         restore.get(type(q).__name__, backend.dequantize_int8)(q, dtype="bfloat16"),
         backend.quantized_matmul(X, q, bias=BIAS, **how),
@@ -64,6 +67,22 @@ def int8_products() -> list[torch.Tensor]:
         backend.int8_linear_forward(X, q, bias=BIAS),
         backend.weight_only_forward(X, q, bias=BIAS),
         backend.scale_int8_matmul(backend.int8_matmul(q.codes, q.codes), M, M, BIAS),
+    ]
+
+
+def affine_quantization() -> list[torch.Tensor]:
+    made = backend.quantize_affine(W, granularity="row", value_range=(M, M))
+    q = backend.quantize_symmetric(W, clip=M, qmin=-8, qmax=7, granularity="row")
+    given = (q.scale, q.zero_point)
+    return [
+        made.codes,
+        backend.dequantize_affine(q),
+        *backend.moving_range(backend.minmax_range(W, granularity="row"), (M, M), 0.1),
+        backend.fake_quantize(W, *given, qmin=-8, qmax=7, granularity="row"),
+        backend.fake_quantize_backward(W, W, *given, qmin=-8, qmax=7, granularity="row"),
+        backend.weight_only_forward(X, q, bias=BIAS),
+        backend.weight_only_backward(DY, q).x,
+        backend.quantize_like(W, q, scales="kept").codes,
     ]
 
 
@@ -105,6 +124,7 @@ CALLS: dict[str, Callable[[], list[torch.Tensor]]] = {
         backend.dequantize_absmax(backend.quantize_absmax(meta(9), codebook="nf4"), codebook="nf4")
     ],
     "INT8 products": int8_products,
+    "affine quantization": affine_quantization,
     "products": float_products,
     "conversions": conversions,
 }

@@ -7,7 +7,8 @@ With V = W + s B A, its row norms n = √(Σ_k V_k²), a magnitude m for each ou
     dB = s (dy∘g)ᵀ (x_d Aᵀ)        dA = s ((dy∘g) B)ᵀ x_d        db = Σ dy        dm = Σ dy∘(x_d Vᵀ)/n
     dx = dy W + mask/(1 − p)·[(dy∘(g − 1)) W + s ((dy∘g) B) A], and dy W for p = 1
 
-The norm is a constant in the gradients. Its squares are added in float64, where none over- or underflows.
+The norm is a constant in the gradients. Its squares are added in float64, where none over- or underflows. g saturates
+at the largest float32 number: an infinite one would make NaN of a zero, and finite operands never give NaN.
 Clauses: ``[dora.norm]``, ``[dora.forward]``, ``[dora.backward]``.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qloracle.formats import FLOAT32
 from qloracle_gpu.torch.autocast import ignores_autocast
 from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.formats import dtype_named, float64_device
@@ -91,6 +93,13 @@ def over_norms(values: Tensor, norms: Tensor) -> Tensor:
     return (values / norms.masked_fill(empty, 1.0)).masked_fill(empty, 0.0)
 
 
+def gains(magnitude: Tensor, norms: Tensor) -> Tensor:
+    """Return g = m/n, 0 where n = 0; of a finite m a finite g."""
+    gain = over_norms(magnitude, norms)
+    beyond = gain.isinf() & magnitude.isfinite()
+    return torch.where(beyond, torch.full_like(gain, FLOAT32.largest_finite).copysign(gain), gain)
+
+
 @compiles_as_operator
 @ignores_autocast
 def dora_forward(
@@ -148,7 +157,7 @@ def dora_forward(
     m = output_vector(magnitude, len(w), "magnitude")
     offset = None if bias is None else output_vector(bias, len(w), "bias")
     require_float32_matmul()
-    gain = over_norms(m, row_norms((b @ a).mul_(scale).add_(w)))
+    gain = gains(m, row_norms((b @ a).mul_(scale).add_(w)))
     base = rows @ w.T
     # Without dropout both shares are the same product.
     dropped_base = base if mask is None else share @ w.T
@@ -210,7 +219,7 @@ def dora_backward(
     require_float32_matmul()
     merged = (b @ a).mul_(scale).add_(w)
     norms = row_norms(merged)
-    gain = over_norms(m, norms)
+    gain = gains(m, norms)
     count = wide.shape[:-1].numel()
     share = dropped_share(wide, factor, dropout).reshape(count, wide.shape[-1])
     dy_rows = gradient.reshape(count, len(w))

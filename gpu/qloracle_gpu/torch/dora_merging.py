@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qloracle.errors import reject_value, require_flag, require_record
-from qloracle_gpu.torch.dora import over_norms, row_norms
+from qloracle_gpu.torch.dora import gains, row_norms
 from qloracle_gpu.torch.formats import require_tensor_format
 from qloracle_gpu.torch.merge_operands import require_finite, stored_as, weight_and_change
 
@@ -75,7 +75,7 @@ def dora_merge(
     m = magnitudes(magnitude, len(w))
     rows = change.add_(w)
     norms = row_norms(rows)
-    merged = stored_as(weight, rows.mul_(over_norms(m, norms)[:, None]), fan_in_fan_out=fan_in_fan_out)
+    merged = stored_as(weight, rows.mul_(gains(m, norms)[:, None]), fan_in_fan_out=fan_in_fan_out)
     return MergedDora(require_finite(merged) if require_flag("safe", safe) else merged, norms)
 
 

@@ -1,6 +1,6 @@
 """The mean of float32 numbers, exact and then rounded once. Clause: ``[double_quant.offset]``."""
 
-from math import copysign, ldexp
+from math import ldexp
 
 import torch
 from torch import Tensor
@@ -107,4 +107,5 @@ def nearest_float32(numerator: int, denominator: int) -> float:
     quantum = denominator << dropped_bits
     quotient, remainder = divmod(magnitude, quantum)
     quotient += 2 * remainder > quantum or (2 * remainder == quantum and quotient % 2 == 1)
-    return copysign(ldexp(quotient, dropped_bits - 149), numerator)
+    nearest = ldexp(quotient, dropped_bits - 149)
+    return -nearest if numerator < 0 else nearest

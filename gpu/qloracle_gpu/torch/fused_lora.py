@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qloracle_gpu.torch.affine import QuantizedAffine
 from qloracle_gpu.torch.blockwise import QuantizedBlocks
 from qloracle_gpu.torch.double_quant import DoubleQuantized
 from qloracle_gpu.torch.formats import NAMES, require_device
@@ -22,7 +23,7 @@ from qloracle_gpu.torch.kernels.availability import kernels_run_on
 from qloracle_gpu.torch.kernels.stored_weight import StoredWeight
 from qloracle_gpu.torch.stored_products import stored_weight
 
-Weight = Tensor | QuantizedBlocks | DoubleQuantized | QuantizedInt8
+Weight = Tensor | QuantizedBlocks | DoubleQuantized | QuantizedInt8 | QuantizedAffine
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ def fused_backward(
 def _taken(x: Tensor, weight: Weight, large: tuple[Tensor, ...], weight_rounding: str) -> StoredWeight | None:
     """Return the weight as kernels take it, or None if they do not."""
     if not kernels_run_on(x.device.type) or any(part.numel() == 0 for part in large):
+        return None
+    if isinstance(weight, QuantizedAffine):
         return None
     if not isinstance(weight, Tensor):
         stored = stored_weight(weight, weight_rounding, x.device)

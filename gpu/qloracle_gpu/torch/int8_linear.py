@@ -1,4 +1,4 @@
-"""Linear layers with an INT8 weight: floating-point activations, or activations quantized row by row.
+"""Linear layers with an INT8 or affine weight: floating-point activations, or activations quantized row by row.
 
 Clauses: ``[weight_only.forward]``, ``[weight_only.backward]``, ``[int8_linear.forward]``.
 """
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qloracle.errors import reject_type, reject_value
+from qloracle_gpu.torch.affine import QuantizedAffine, dequantize_affine
 from qloracle_gpu.torch.autocast import ignores_autocast
 from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.decomposition import activation_rows, unwidened_rows
@@ -20,6 +21,8 @@ from qloracle_gpu.torch.lora import output_vector
 from qloracle_gpu.torch.matmul import require_float32_matmul
 from qloracle_gpu.torch.stored_products import stored_product
 
+QuantizedMatrix = QuantizedInt8 | QuantizedAffine
+
 
 @dataclass(frozen=True)
 class LinearGradients:
@@ -29,12 +32,12 @@ class LinearGradients:
     bias: Tensor  # (N,), float32: a bias is no argument, so nobody knows what to round to
 
 
-def weight_values(weight: QuantizedInt8, *, weight_rounding: str = "float32") -> Tensor:
+def weight_values(weight: QuantizedMatrix, *, weight_rounding: str = "float32") -> Tensor:
     """Return the dequantized weight of a layer as float32 numbers rounded to the declared format.
 
     Parameters
     ----------
-    weight : QuantizedInt8, of a 2-d tensor
+    weight : QuantizedInt8 or QuantizedAffine, of a 2-d tensor
     weight_rounding : {"float32", "float16", "bfloat16"}
         What it is rounded to before the product, usually the compute dtype.
 
@@ -49,7 +52,7 @@ def weight_values(weight: QuantizedInt8, *, weight_rounding: str = "float32") ->
 
     Notes
     -----
-    Rounding points: those of ``[int8.dequantize]``.
+    Rounding points: those of ``[int8.dequantize]`` or ``[affine.dequantize]``.
 
     Examples
     --------
@@ -57,13 +60,15 @@ def weight_values(weight: QuantizedInt8, *, weight_rounding: str = "float32") ->
     tensor([[ 1.0079, -2.0000]])
     """
     _matrix_shape(weight, weight_rounding)
+    if isinstance(weight, QuantizedAffine):
+        return dequantize_affine(weight, dtype=weight_rounding).to(torch.float32)
     return dequantize_int8(weight, dtype=weight_rounding).to(torch.float32)
 
 
-def _matrix_shape(weight: QuantizedInt8, weight_rounding: str) -> torch.Size:
+def _matrix_shape(weight: QuantizedMatrix, weight_rounding: str) -> torch.Size:
     """Return the shape of a quantized matrix, after checking that it is one and the format that it is rounded to."""
-    if not isinstance(weight, QuantizedInt8):
-        reject_type("weight", "QuantizedInt8", type(weight).__name__)
+    if not isinstance(weight, QuantizedMatrix):
+        reject_type("weight", "QuantizedInt8 or QuantizedAffine", type(weight).__name__)
     if weight.codes.ndim != 2:
         reject_value("weight", "a quantized 2-d tensor", f"shape {tuple(weight.codes.shape)}")
     dtype_named(weight_rounding, "weight_rounding")
@@ -74,7 +79,7 @@ def _matrix_shape(weight: QuantizedInt8, weight_rounding: str) -> torch.Size:
 @ignores_autocast
 def weight_only_forward(
     x: Tensor,
-    weight: QuantizedInt8,
+    weight: QuantizedMatrix,
     *,
     bias: Tensor | None = None,
     weight_rounding: str = "float32",
@@ -87,7 +92,7 @@ def weight_only_forward(
     Parameters
     ----------
     x : tensor of float32, float16 or bfloat16, shape (..., K)
-    weight : QuantizedInt8, shape (N, K), of any granularity
+    weight : QuantizedInt8 or QuantizedAffine, shape (N, K), of any granularity
     bias : tensor, likewise, shape (N,), optional
     weight_rounding : {"float32", "float16", "bfloat16"}
     out_dtype : {"float32", "float16", "bfloat16"}, optional
@@ -125,7 +130,7 @@ def weight_only_forward(
 
 @compiles_as_operator
 @ignores_autocast
-def weight_only_backward(dy: Tensor, weight: QuantizedInt8, *, weight_rounding: str = "float32") -> LinearGradients:
+def weight_only_backward(dy: Tensor, weight: QuantizedMatrix, *, weight_rounding: str = "float32") -> LinearGradients:
     """Differentiate `weight_only_forward`: through the dequantized weight to x, and never into the weight.
 
     dx = dy Ŵ, db = Σ dy over all rows

@@ -32,7 +32,7 @@ def qdora_forward(
     ----------
     x, lora_a, lora_b, magnitude, alpha, bias, mask, dropout, rank_stabilized, out_dtype
         As for `dora_forward`.
-    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, shape (d_out, d_in)
+    weight : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine, shape (d_out, d_in)
     weight_rounding : {"float32", "float16", "bfloat16"}
         What the dequantized weight is rounded to before the product and before the norm.
 
@@ -93,7 +93,7 @@ def qdora_backward(
     ----------
     dy, x, lora_a, lora_b, magnitude, alpha, mask, dropout, rank_stabilized
         As for `dora_backward`.
-    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, shape (d_out, d_in)
+    weight : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine, shape (d_out, d_in)
     weight_rounding : {"float32", "float16", "bfloat16"}
         As in the forward pass.
 

@@ -7,6 +7,7 @@ Clauses: ``[qlora.weight]``, ``[qlora.forward]``, ``[qlora.backward]``.
 from torch import Tensor
 
 from qloracle.errors import reject_type, reject_value
+from qloracle_gpu.torch.affine import QuantizedAffine, dequantize_affine
 from qloracle_gpu.torch.blockwise import QuantizedBlocks, dequantize_blockwise
 from qloracle_gpu.torch.compiling import compiles_as_operator
 from qloracle_gpu.torch.double_quant import DoubleQuantized, dequantize_double
@@ -24,17 +25,17 @@ from qloracle_gpu.torch.lora import (
     output_vector,
 )
 
-QuantizedWeight = QuantizedBlocks | DoubleQuantized | QuantizedInt8
+QuantizedWeight = QuantizedBlocks | DoubleQuantized | QuantizedInt8 | QuantizedAffine
 
 
 def qlora_weight(weight: QuantizedWeight, *, weight_rounding: str = "float32") -> Tensor:
     """Dequantize the weight of a QLoRA layer in the declared format.
 
-    W = RN_weight_rounding(fl32(entries[code] · absmax)), and likewise by the rule of INT8
+    W = RN_weight_rounding(fl32(entries[code] · absmax)), and likewise by the rule of every other quantizer
 
     Parameters
     ----------
-    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, of a 2-d tensor
+    weight : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine, of a 2-d tensor
     weight_rounding : {"float32", "float16", "bfloat16"}
         Usually the compute dtype.
 
@@ -57,7 +58,9 @@ def qlora_weight(weight: QuantizedWeight, *, weight_rounding: str = "float32") -
             return dequantize_blockwise(weight, dtype=weight_rounding)
         case DoubleQuantized():
             return dequantize_double(weight, dtype=weight_rounding)
-    return dequantize_int8(weight, dtype=weight_rounding)
+        case QuantizedInt8():
+            return dequantize_int8(weight, dtype=weight_rounding)
+    return dequantize_affine(weight, dtype=weight_rounding)
 
 
 def require_matrix(weight: QuantizedWeight, weight_rounding: str) -> None:
@@ -71,8 +74,9 @@ def shape_of(weight: object) -> tuple[int, ...]:
     """Return the shape of the tensor that a record holds."""
     if isinstance(weight, QuantizedBlocks | DoubleQuantized):
         return tuple(weight.shape)
-    if not isinstance(weight, QuantizedInt8):
-        reject_type("weight", "QuantizedBlocks, DoubleQuantized or QuantizedInt8", type(weight).__name__)
+    if not isinstance(weight, QuantizedInt8 | QuantizedAffine):
+        known = "QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine"
+        reject_type("weight", known, type(weight).__name__)
     return tuple(weight.codes.shape)
 
 
@@ -98,7 +102,7 @@ def qlora_forward(
     ----------
     x, lora_a, lora_b, alpha, bias, lora_bias, mask, dropout, rank_stabilized, out_dtype
         As for `lora_forward`.
-    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, shape (d_out, d_in)
+    weight : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine, shape (d_out, d_in)
     weight_rounding : {"float32", "float16", "bfloat16"}
         What the dequantized weight is rounded to before the product.
 
@@ -160,7 +164,7 @@ def qlora_backward(
     ----------
     dy, x, lora_a, lora_b, alpha, mask, dropout, rank_stabilized
         As for `lora_backward`.
-    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, shape (d_out, d_in)
+    weight : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine, shape (d_out, d_in)
     weight_rounding : {"float32", "float16", "bfloat16"}
         What the dequantized weight is rounded to before the product, as in the forward pass.
 

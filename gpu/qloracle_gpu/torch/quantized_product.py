@@ -27,7 +27,7 @@ def quantized_matmul(
     Parameters
     ----------
     x : tensor of float32, float16 or bfloat16, shape (..., d_in)
-    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, shape (d_out, d_in)
+    weight : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine, shape (d_out, d_in)
         A weight of shape (d_in, d_out) is refused, never turned.
     bias : tensor of float32, float16 or bfloat16, shape (d_out,), optional
     weight_rounding : {"float32", "float16", "bfloat16"}

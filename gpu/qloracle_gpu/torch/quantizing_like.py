@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from qloracle.errors import reject_value, require_one_of
+from qloracle_gpu.torch.affine import QuantizedAffine, coded, quantize_affine, require_affine
 from qloracle_gpu.torch.blocks import block_columns, block_matrices
 from qloracle_gpu.torch.blockwise import QuantizedBlocks, nearest_block_codes, quantize_blockwise
 from qloracle_gpu.torch.codebooks import codebook_named
@@ -25,7 +26,7 @@ def quantize_like(x: Tensor, like: QuantizedWeight, *, scales: str = "fresh") ->
     Parameters
     ----------
     x : tensor of float32, float16 or bfloat16, the shape of what `like` holds
-    like : QuantizedBlocks, DoubleQuantized or QuantizedInt8
+    like : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine
     scales : {"fresh", "kept"}
 
     Returns
@@ -62,6 +63,9 @@ def _fresh(x: Tensor, like: QuantizedWeight) -> QuantizedWeight:
         case DoubleQuantized():
             nested = like.nested_codebook
             return quantize_double(x, codebook=like.codebook, block_size=like.block_size, nested_codebook=nested)
+        case QuantizedAffine():
+            how = (like.granularity, like.group_size)
+            return quantize_affine(x, qmin=like.qmin, qmax=like.qmax, granularity=how[0], group_size=how[1])
     return quantize_int8(x, granularity=like.granularity, block_size=like.block_size)
 
 
@@ -76,6 +80,9 @@ def _kept(x: Tensor, like: QuantizedWeight) -> QuantizedWeight:
             limited = torch.clamp(wide, -limit, limit)
         codes = int8_codes(limited, like.absmax, like.granularity, like.block_size)
         return replace(like, codes=codes, dtype=name)
+    if isinstance(like, QuantizedAffine):
+        _, scale, zero_point = require_affine(like)
+        return coded(x, scale, zero_point, (like.qmin, like.qmax), like.granularity, like.group_size)
     if isinstance(like, DoubleQuantized):
         absmax = dequantize_absmax(like.absmax, codebook=like.nested_codebook)
     else:

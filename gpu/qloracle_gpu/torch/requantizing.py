@@ -33,11 +33,11 @@ def merge_requantize(
 
     Parameters
     ----------
-    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, of a 2-d tensor
+    weight : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine, of a 2-d tensor
     lora_a, lora_b, alpha, rank_stabilized, fan_in_fan_out, safe
         As for `lora_merge`. With `safe` a poisoned block is refused as well: its merged values are NaN.
     scales : {"fresh", "kept"}
-        Whether absmax are computed anew from the merged weight.
+        Whether absmax, or scale and zero point, are computed anew from the merged weight.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def merge_into_original(
     Parameters
     ----------
     original : tensor of float32, float16 or bfloat16, the shape of the quantized tensor
-    like : QuantizedBlocks, DoubleQuantized or QuantizedInt8
+    like : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine
         The quantized weight that is replaced: its settings, and with `scales="kept"` its scales, are used.
     lora_a, lora_b, alpha, rank_stabilized, fan_in_fan_out, scales, safe
         As for `merge_requantize` and `lora_merge`.

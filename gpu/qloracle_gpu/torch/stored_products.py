@@ -5,6 +5,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from qloracle_gpu.torch.affine import QuantizedAffine
 from qloracle_gpu.torch.blocks import require_block_values
 from qloracle_gpu.torch.blockwise import QuantizedBlocks, require_data
 from qloracle_gpu.torch.codebooks import codebook_named, device_codebook
@@ -15,9 +16,11 @@ from qloracle_gpu.torch.kernels.availability import kernels_run_on
 from qloracle_gpu.torch.kernels.stored_absmax import PlainAbsmax, StoredAbsmax
 from qloracle_gpu.torch.kernels.stored_weight import StoredWeight
 
+Stored = QuantizedBlocks | DoubleQuantized | QuantizedInt8
+
 
 def stored_product(
-    x: Tensor, weight: QuantizedBlocks | DoubleQuantized | QuantizedInt8, target: torch.dtype, *, weight_rounding: str,
+    x: Tensor, weight: Stored | QuantizedAffine, target: torch.dtype, *, weight_rounding: str,
     bias: Tensor | None = None, transposed: bool = False,
 ) -> Tensor | None:  # fmt: skip
     """Return x Wᵀ + b, or x W, with a weight that is restored while it is multiplied.
@@ -25,7 +28,9 @@ def stored_product(
     Parameters
     ----------
     x : tensor of float32, float16 or bfloat16, shape (rows, inner)
-    weight : QuantizedBlocks, DoubleQuantized or QuantizedInt8, shape (columns, inner), or (inner, columns)
+    weight : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine, shape (columns, inner), or (inner,
+        columns)
+        No kernel takes affine codes.
     target : torch.dtype
         Of the result.
     weight_rounding : str
@@ -42,6 +47,9 @@ def stored_product(
     ArgumentTypeError, ArgumentValueError
         If the parts of the weight do not belong together, or lie on another device than x.
     """
+    if isinstance(weight, QuantizedAffine):
+        require_device("codes", weight.codes, x.device)
+        return None
     if not kernels_run_on(x.device.type):
         return None
     from qloracle_gpu.torch.kernels.gemv import few_rows_product, takes
@@ -61,9 +69,7 @@ def stored_product(
     return y
 
 
-def stored_weight(
-    weight: QuantizedBlocks | DoubleQuantized | QuantizedInt8, rounding: str, device: torch.device
-) -> StoredWeight:
+def stored_weight(weight: Stored, rounding: str, device: torch.device) -> StoredWeight:
     """Return a quantized matrix as kernels take it, after checking that its parts belong together on a device."""
     if isinstance(weight, QuantizedInt8):
         return _stored_int8(weight, rounding, device)

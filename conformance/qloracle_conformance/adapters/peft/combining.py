@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from qloracle_conformance.adapters.peft.drawn import normal, uniform
 from qloracle_conformance.adapters.peft.layers import ADAPTER, NAME, LoraConfig, get_peft_model
+from qloracle_conformance.adapters.torch_draws import normal, uniform
 
 Tensor = torch.Tensor
 COMBINED = "combined"

@@ -7,7 +7,7 @@ import peft
 import torch
 from transformers import pytorch_utils
 
-from qloracle_conformance.adapters.peft.drawn import kept
+from qloracle_conformance.adapters.torch_draws import kept
 
 Tensor = torch.Tensor
 NAME = "layer"

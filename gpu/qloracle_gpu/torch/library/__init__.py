@@ -9,6 +9,9 @@ of this package, on every device.
 conversions, packing            ``encode decode pack_4bit unpack_4bit``
 blocks                          ``block_absmax quantize_blockwise dequantize_blockwise``
 double quantization             ``quantize_absmax dequantize_absmax quantize_double dequantize_double``
+affine                          ``affine_parameters quantize_affine dequantize_affine symmetric_scale
+                                quantize_symmetric minmax_range percentile_range moving_range``
+fake quantization               ``fake_quantize fake_quantize_backward``, the first with a gradient
 INT8                            ``quantize_int8 dequantize_int8 int8_matmul scale_int8_matmul int8_linear_forward``
 products, with gradients        ``linear quantized_matmul llm_int8_forward lora_forward qlora_forward
                                 embedding_lora_forward``
@@ -21,6 +24,6 @@ that `codebook_text` makes of it. Nothing here takes `torch.func.grad`: torch's 
 layers of `modules` do. There are no forward-mode gradients, and no second ones.
 """
 
-from qloracle_gpu.torch.library import blockwise, conversions, embedding, int8, lora, products, qlora
+from qloracle_gpu.torch.library import affine, blockwise, conversions, embedding, int8, lora, products, qlora
 
-__all__ = ["blockwise", "conversions", "embedding", "int8", "lora", "products", "qlora"]
+__all__ = ["affine", "blockwise", "conversions", "embedding", "int8", "lora", "products", "qlora"]

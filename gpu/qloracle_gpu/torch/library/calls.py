@@ -14,6 +14,18 @@ from qloracle_gpu.torch.blockwise import QuantizedBlocks
 from qloracle_gpu.torch.double_quant import DoubleQuantized
 from qloracle_gpu.torch.formats import NAMES, require_tensor, require_tensor_format
 from qloracle_gpu.torch.int8 import QuantizedInt8
+from qloracle_gpu.torch.library.affine_calls import (
+    affine_parameters,
+    dequantize_affine,
+    fake_quantize,
+    fake_quantize_backward,
+    minmax_range,
+    moving_range,
+    percentile_range,
+    quantize_affine,
+    quantize_symmetric,
+    symmetric_scale,
+)
 from qloracle_gpu.torch.library.codebook_text import codebook_text
 from qloracle_gpu.torch.library.layer_calls import (
     dora_backward,
@@ -36,9 +48,11 @@ from qloracle_gpu.torch.library.layer_calls import (
 from qloracle_gpu.torch.nested_absmax import NESTED_CODEBOOK, QuantizedAbsmax
 
 __all__ = [
+    "affine_parameters",
     "block_absmax",
     "decode",
     "dequantize_absmax",
+    "dequantize_affine",
     "dequantize_blockwise",
     "dequantize_double",
     "dequantize_int8",
@@ -47,23 +61,31 @@ __all__ = [
     "embedding_lora_backward",
     "embedding_lora_forward",
     "encode",
+    "fake_quantize",
+    "fake_quantize_backward",
     "int8_linear_forward",
     "int8_matmul",
     "llm_int8_backward",
     "llm_int8_forward",
     "lora_backward",
     "lora_forward",
+    "minmax_range",
+    "moving_range",
     "pack_4bit",
+    "percentile_range",
     "qdora_backward",
     "qdora_forward",
     "qlora_backward",
     "qlora_forward",
     "quantize_absmax",
+    "quantize_affine",
     "quantize_blockwise",
     "quantize_double",
     "quantize_int8",
+    "quantize_symmetric",
     "quantized_matmul",
     "scale_int8_matmul",
+    "symmetric_scale",
     "unpack_4bit",
     "weight_only_backward",
     "weight_only_forward",

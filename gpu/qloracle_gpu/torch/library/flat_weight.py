@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from re import fullmatch
 from typing import Any
 
 from torch import Tensor
 
+from qloracle.errors import reject_value
+from qloracle_gpu.torch.affine import QuantizedAffine
 from qloracle_gpu.torch.blockwise import QuantizedBlocks
 from qloracle_gpu.torch.double_quant import DoubleQuantized
 from qloracle_gpu.torch.int8 import QuantizedInt8
@@ -18,14 +21,14 @@ from qloracle_gpu.torch.qlora import QuantizedWeight, shape_of
 class FlatWeight:
     """What operators take instead of a record, in the order of their arguments."""
 
-    codes: Tensor  # uint8 as stored, or int8 for INT8
-    absmax: Tensor  # float32; of nested groups where the absmax of blocks are quantized
-    absmax_codes: Tensor | None  # uint8, one a block, of quantized absmax
+    codes: Tensor  # uint8 as stored, or int8 for INT8, or either for affine codes
+    absmax: Tensor  # float32; of nested groups where the absmax of blocks are quantized; the scale of affine codes
+    absmax_codes: Tensor | None  # uint8, one a block, of quantized absmax; int32, the zero points of affine codes
     offset: Tensor | None  # float32, 0-d, of quantized absmax
-    codebook: str  # see `codebook_text`; "" for INT8
+    codebook: str  # see `codebook_text`; "" for INT8; "QMIN..QMAX" for affine codes
     nested_codebook: str  # likewise, of quantized absmax
-    granularity: str  # of INT8; "" for codes of a codebook
-    block_size: int | None
+    granularity: str  # of INT8 and affine codes; "" for codes of a codebook
+    block_size: int | None  # of flat blocks or groups
     shape: Sequence[int]
 
     @property
@@ -59,6 +62,9 @@ def flat_weight(record: QuantizedWeight) -> FlatWeight:
     if isinstance(record, QuantizedInt8):
         settings = ("", "", record.granularity, record.block_size, shape)
         return FlatWeight(record.codes, record.absmax, None, None, *settings)
+    if isinstance(record, QuantizedAffine):
+        settings = (f"{record.qmin}..{record.qmax}", "", record.granularity, record.group_size, shape)
+        return FlatWeight(record.codes, record.scale, record.zero_point, None, *settings)
     codebook = codebook_text(record.codebook)
     if isinstance(record, QuantizedBlocks):
         return FlatWeight(record.data, record.absmax, None, None, codebook, "", "", record.block_size, shape)
@@ -69,6 +75,8 @@ def flat_weight(record: QuantizedWeight) -> FlatWeight:
 
 def record_of(flat: FlatWeight, dtype: str = "float32") -> QuantizedWeight:
     """Return the record of what operators took; `dtype` names the format of the original."""
+    if flat.granularity and flat.codebook:
+        return _affine_record(flat, dtype)
     if flat.granularity:
         return QuantizedInt8(flat.codes, flat.absmax, flat.granularity, flat.block_size, dtype)
     # Codes of a codebook always have a block size; its checks refuse what is none.
@@ -80,3 +88,12 @@ def record_of(flat: FlatWeight, dtype: str = "float32") -> QuantizedWeight:
     return DoubleQuantized(
         flat.codes, nested, codebook, size, shape, dtype, codebook_of(flat.nested_codebook or NESTED_CODEBOOK)
     )
+
+
+def _affine_record(flat: FlatWeight, dtype: str) -> QuantizedAffine:
+    limits = fullmatch(r"(-?\d+)\.\.(-?\d+)", flat.codebook)
+    if limits is None or flat.absmax_codes is None:
+        rule = '"" for INT8, or QMIN..QMAX for affine codes, which have zero points'
+        reject_value("codebook", rule, repr(flat.codebook))
+    ends = int(limits[1]), int(limits[2])
+    return QuantizedAffine(flat.codes, flat.absmax, flat.absmax_codes, *ends, flat.granularity, flat.block_size, dtype)

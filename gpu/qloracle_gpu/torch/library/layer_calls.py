@@ -10,7 +10,7 @@ from qloracle_gpu.torch.dora import DoraGradients
 from qloracle_gpu.torch.embedding_lora import EmbeddingGradients
 from qloracle_gpu.torch.formats import NAMES
 from qloracle_gpu.torch.int8 import QuantizedInt8
-from qloracle_gpu.torch.int8_linear import LinearGradients
+from qloracle_gpu.torch.int8_linear import LinearGradients, QuantizedMatrix
 from qloracle_gpu.torch.library.flat_weight import flat_weight
 from qloracle_gpu.torch.lora import LoraGradients
 from qloracle_gpu.torch.qlora import QuantizedWeight
@@ -94,12 +94,12 @@ def quantized_matmul(x: Tensor, weight: QuantizedWeight, **options: Any) -> Tens
     return found
 
 
-def weight_only_forward(x: Tensor, weight: QuantizedInt8, **options: Any) -> Tensor:
+def weight_only_forward(x: Tensor, weight: QuantizedMatrix, **options: Any) -> Tensor:
     """See `qloracle_gpu.torch.weight_only_forward`."""
     return quantized_matmul(x, weight, **options)
 
 
-def weight_only_backward(dy: Tensor, weight: QuantizedInt8, *, weight_rounding: str = "float32") -> LinearGradients:
+def weight_only_backward(dy: Tensor, weight: QuantizedMatrix, *, weight_rounding: str = "float32") -> LinearGradients:
     """See `qloracle_gpu.torch.weight_only_backward`."""
     flat = flat_weight(weight).arguments
     return LinearGradients(*OPERATORS.quantized_matmul_backward(dy.detach(), *flat, weight_rounding, NAMES[dy.dtype]))

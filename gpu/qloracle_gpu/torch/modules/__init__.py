@@ -2,6 +2,7 @@
 
 `apply_lora` gives the modules of any model adapters by patterns of their names; `quantize_model` quantizes its linear
 layers before; `save_adapter` and `load_adapter` keep adapters in PEFT's files; `merge_model` adds them to the weights.
+`FakeQuantize` is for quantization-aware training.
 """
 
 from qloracle_gpu.torch.modules.adapter import Adapter
@@ -10,6 +11,7 @@ from qloracle_gpu.torch.modules.applying import apply_lora, target_names
 from qloracle_gpu.torch.modules.bitsandbytes_config import quantization_config
 from qloracle_gpu.torch.modules.config import LoraConfig
 from qloracle_gpu.torch.modules.errors import AdapterFileError, MergeStateError, UnsupportedModuleError
+from qloracle_gpu.torch.modules.fake_quantize import FakeQuantize
 from qloracle_gpu.torch.modules.lora_embedding import LoRAEmbedding
 from qloracle_gpu.torch.modules.lora_linear import LoRALinear
 from qloracle_gpu.torch.modules.merging_model import adapters_disabled, merge_and_unload, merge_model, unmerge_model
@@ -24,6 +26,7 @@ from qloracle_gpu.torch.modules.report import TrainableParameters, trainable_par
 __all__ = [
     "Adapter",
     "AdapterFileError",
+    "FakeQuantize",
     "LoRAEmbedding",
     "LoRALinear",
     "LoraConfig",

@@ -6,10 +6,10 @@ from typing import TypeVar
 from torch import nn
 
 from qloracle.errors import QloracleError, reject_value, require_record
+from qloracle_gpu.torch.module_names import ALL_LINEAR, selected_names
 from qloracle_gpu.torch.modules.config import LoraConfig
 from qloracle_gpu.torch.modules.lora_embedding import LoRAEmbedding
 from qloracle_gpu.torch.modules.lora_linear import LoRALinear
-from qloracle_gpu.torch.modules.module_names import ALL_LINEAR, selected_names
 from qloracle_gpu.torch.modules.options import LoraOptions
 from qloracle_gpu.torch.modules.qlora_linear import QLoRALinear
 from qloracle_gpu.torch.modules.quantized_linear import QuantizedLinear

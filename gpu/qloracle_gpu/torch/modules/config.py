@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from qloracle.errors import require_integer, require_items, require_mapping, require_number, require_positive_integer
-from qloracle_gpu.torch.modules.module_names import compiled, of_pattern, strings
+from qloracle_gpu.torch.module_names import compiled, of_pattern, strings
 from qloracle_gpu.torch.modules.options import LoraOptions
 
 

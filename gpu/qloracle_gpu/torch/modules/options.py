@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from qloracle.errors import reject_value, require_flag, require_number, require_one_of, require_positive_integer
+from qloracle_gpu.torch.counting import BIAS_MODES
 from qloracle_gpu.torch.initialization import INITIALIZATIONS
 from qloracle_gpu.torch.lora import lora_scale
 
-BIAS_MODES = ("none", "all", "lora_only")
 STARTS = (*INITIALIZATIONS, "empty")
 
 

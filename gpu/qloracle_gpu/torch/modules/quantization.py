@@ -8,7 +8,7 @@ from qloracle.errors import reject_value, require_flag, require_number, require_
 from qloracle.formats import TENSOR_FORMATS
 from qloracle_gpu.torch.codebooks import codebook_named
 from qloracle_gpu.torch.int8 import GRANULARITIES
-from qloracle_gpu.torch.modules.module_names import strings
+from qloracle_gpu.torch.module_names import strings
 from qloracle_gpu.torch.packing import STORAGES
 
 KINDS = ("4bit", "int8")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qloracle.errors import reject_type, reject_value
+from qloracle_gpu.torch.affine import QuantizedAffine, require_codes
 from qloracle_gpu.torch.blockwise import QuantizedBlocks
 from qloracle_gpu.torch.double_quant import DoubleQuantized
 from qloracle_gpu.torch.formats import require_dtype
@@ -24,7 +25,7 @@ class QuantizedTensor(nn.Module):
 
     Parameters
     ----------
-    record : QuantizedBlocks, DoubleQuantized or QuantizedInt8
+    record : QuantizedBlocks, DoubleQuantized, QuantizedInt8 or QuantizedAffine
     storage : {"uint8", "float16", "bfloat16", "float32"}
         The dtype that packed bytes are viewed as.
 
@@ -65,6 +66,8 @@ class QuantizedTensor(nn.Module):
     def record(self) -> QuantizedWeight:
         """Return the record; its tensors are the buffers."""
         parts, settings = dict(self.named_buffers(recurse=False)), self.template
+        if "zero_point" in parts:
+            return QuantizedAffine(parts["codes"], parts["scale"], parts["zero_point"], **settings)
         if "codes" in parts:
             return QuantizedInt8(parts["codes"], parts["absmax"], **settings)
         data = storage_bytes(parts["data"])
@@ -76,6 +79,8 @@ class QuantizedTensor(nn.Module):
     def flat(self) -> FlatWeight:
         """Return the tensor as operators take it; its tensors are the buffers."""
         parts = dict(self.named_buffers(recurse=False))
+        if "zero_point" in parts:
+            return FlatWeight(parts["codes"], parts["scale"], parts["zero_point"], None, *self._settings)
         if "codes" in parts:
             return FlatWeight(parts["codes"], parts["absmax"], None, None, *self._settings)
         data = storage_bytes(parts["data"])
@@ -109,8 +114,12 @@ class QuantizedTensor(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         for name, own in self.named_buffers(recurse=False):
             if (prefix + name) in state_dict:
-                _require_like(prefix + name, state_dict[prefix + name], own)
+                _require_like(prefix + name, state_dict[prefix + name], own, self._limits())
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _limits(self) -> tuple[int, int] | None:
+        """Return the smallest and the largest of affine codes, or None for other codes."""
+        return (self.template["qmin"], self.template["qmax"]) if "qmin" in self.template else None
 
     def extra_repr(self) -> str:
         """Return the settings."""
@@ -121,6 +130,9 @@ def record_without_tensors(record: QuantizedWeight) -> dict[str, Any]:
     """Return the settings of a record by field name."""
     if isinstance(record, QuantizedInt8):
         return {"granularity": record.granularity, "block_size": record.block_size, "dtype": record.dtype}
+    if isinstance(record, QuantizedAffine):
+        names = ("qmin", "qmax", "granularity", "group_size", "dtype")
+        return {name: getattr(record, name) for name in names}
     settings = {name: getattr(record, name) for name in ("codebook", "block_size", "dtype")}
     settings["shape"] = tuple(record.shape)
     if isinstance(record, DoubleQuantized):
@@ -132,6 +144,8 @@ def _parts(record: QuantizedWeight, storage: str) -> dict[str, Tensor]:
     """Return the tensors of a record by buffer name."""
     if isinstance(record, QuantizedInt8):
         return {"codes": record.codes, "absmax": record.absmax}
+    if isinstance(record, QuantizedAffine):
+        return {"codes": record.codes, "scale": record.scale, "zero_point": record.zero_point}
     data = storage_view(record.data, storage)
     if isinstance(record, QuantizedBlocks):
         return {"data": data, "absmax": record.absmax}
@@ -139,7 +153,7 @@ def _parts(record: QuantizedWeight, storage: str) -> dict[str, Tensor]:
     return {"data": data, "absmax_codes": nested.codes, "nested_absmax": nested.absmax, "offset": nested.offset}
 
 
-def _require_like(argument: str, value: object, own: Tensor) -> None:
+def _require_like(argument: str, value: object, own: Tensor, limits: tuple[int, int] | None) -> None:
     """Raise unless a tensor of a state has the dtype and shape of a buffer, and codes that a quantizer writes."""
     if not isinstance(value, Tensor):
         reject_type(argument, "a torch tensor", type(value).__name__)
@@ -147,5 +161,9 @@ def _require_like(argument: str, value: object, own: Tensor) -> None:
         reject_type(argument, str(own.dtype).removeprefix("torch."), value.dtype)
     if value.shape != own.shape:
         reject_value(argument, f"of shape {tuple(own.shape)}", tuple(value.shape))
-    if value.dtype == torch.int8 and value.device.type != "meta" and bool((value == -128).any()):
+    if value.device.type == "meta":
+        return
+    if limits is not None and not value.is_floating_point():
+        require_codes(argument, value, limits)
+    elif value.dtype == torch.int8 and bool((value == -128).any()):
         reject_value(argument, "INT8 codes from -127 to 127", -128)

@@ -1,12 +1,13 @@
 """Which modules get an adapter, and which rank and alpha each, by patterns of their names.
 
-Names are those of `named_modules`, joined by dots: ``model.layers.3.self_attn.q_proj``. The rules are the reference's
-`select_targets` and `adapter_settings`, on lists instead of arrays. Clauses: ``[adapters.targets]``,
-``[adapters.patterns]``.
+Names are those of `named_modules`, joined by dots: ``model.layers.3.self_attn.q_proj``. The rules of `select_targets`
+and `adapter_settings`, on lists instead of tensors. Clauses: ``[adapters.targets]``, ``[adapters.patterns]``.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 
 from qloracle.errors import reject_type, reject_value, require_integer, require_items, require_mapping
 
@@ -17,50 +18,19 @@ def selected_names(
     names: Sequence[str],
     targets: str | Sequence[str],
     *,
-    linear: Sequence[bool] | None = None,
+    linear: Sequence[bool] | Tensor | None = None,
     exclude: str | Sequence[str] = (),
     layers: Sequence[int] | None = None,
     layers_pattern: str | None = None,
 ) -> list[bool]:
-    r"""Return which modules get an adapter.
-
-    A string is a regular expression that must match the whole name; a sequence lists names: of the whole module, or of
-    its last components.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Full names of all modules.
-    targets : str or sequence of str
-        "all-linear" stands for every name that `linear` marks.
-    linear : sequence of bool, optional
-        For "all-linear": which modules are linear layers, the output layer left out.
-    exclude : str or sequence of str
-        Matched like `targets`; what it names gets no adapter.
-    layers : sequence of int, optional
-        Only layers of these numbers, for a list of `targets`; names that are listed in full are always taken.
-    layers_pattern : str, optional
-        Regular expression of the component before the number; by default any.
-
-    Returns
-    -------
-    list of bool, one for each name
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentValueError
-        As the reference's `select_targets`.
-
-    Notes
-    -----
-    Clause ``[adapters.targets]``. "v" does not select "conv": components are compared in full. The number of a layer is
-    the first one that follows a component of the pattern and is itself followed by something.
+    """Return which modules get an adapter: `select_targets` as a list.
 
     Examples
     --------
     >>> selected_names(["h.0.attn.q_proj", "h.1.mlp.xq_proj", "q_proj_norm"], ["q_proj"])
     [True, False, False]
     """
+    names = strings("names", names)
     whole_model = isinstance(targets, str) and targets == ALL_LINEAR
     if layers is not None and isinstance(targets, str):
         reject_value("layers", "None where targets is a regular expression or all-linear", repr(layers))
@@ -68,7 +38,7 @@ def selected_names(
         reject_value("layers_pattern", "None without layers", repr(layers_pattern))
     if (linear is None) == whole_model:
         reject_value("linear", "given for targets 'all-linear', and only then", linear)
-    chosen = _matches("targets", names, targets) if linear is None else list(linear)
+    chosen = _matches("targets", names, targets) if linear is None else bools("linear", linear, len(names))
     if layers is not None:
         rule = "a sequence of integers"
         numbers = {require_integer("layers", number, rule) for number in require_items("layers", layers, rule)}
@@ -116,6 +86,15 @@ def strings(argument: str, values: Sequence[str]) -> list[str]:
         if not isinstance(value, str):
             reject_type(argument, "a sequence of strings", repr(value))
     return list(values)
+
+
+def bools(argument: str, values: Sequence[bool] | Tensor, length: int) -> list[bool]:
+    """Return one bool for each name as a list; refuse anything else."""
+    rule = f"{length} bools, one for each name"
+    items: object = values.tolist() if isinstance(values, Tensor) else require_items(argument, values, rule)
+    if not isinstance(items, list) or len(items) != length or not all(isinstance(item, bool) for item in items):
+        reject_type(argument, rule, repr(items))
+    return items
 
 
 def _matches(argument: str, names: Sequence[str], wanted: str | Sequence[str]) -> list[bool]:

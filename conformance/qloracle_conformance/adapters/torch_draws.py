@@ -1,4 +1,4 @@
-"""Random numbers as arguments: what torch draws for PEFT is replaced, what is computed from it is not."""
+"""Random numbers as arguments: what torch draws for a library is replaced, what is computed from it is not."""
 
 from collections.abc import Callable
 from typing import Any
