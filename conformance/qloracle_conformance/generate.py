@@ -23,7 +23,8 @@ HEADER = Path("conformance/qloracle_conformance/c_header/qloracle.h")
 IDS = Path("conformance/qloracle_conformance/property_ids.txt")
 README = Path("README.md")
 RESULTS = Path("reports/results.md")
-REPORTS = {"torch": Path("reports/torch-cpu.jsonl"), "bitsandbytes": Path("reports/bitsandbytes-cpu.jsonl")}
+OWN_REPORTS = ("torch-cpu", "torch-affine-cpu", "torch-layers-cpu", "torch-adamw-cpu", "cupy-emulated")
+REPORTS = (*OWN_REPORTS, "bitsandbytes-cpu")  # of the page of results
 BENCHMARKS = {
     "PyTorch on the CPU": Path("reports/bench-torch-cpu.json"),
     "PyTorch on a GPU": Path("reports/bench-torch-cuda.json"),
@@ -71,11 +72,13 @@ def _readme(root: Path) -> Iterator[tuple[Path, str]]:
     if not (root / README).exists():
         raise FileError(f"{README} not found below {root.resolve()}: run this in the root of the repository")
     text = read_text(root / README)
-    reports = {name: read_run(root / path) for name, path in REPORTS.items()}
+    reports = [read_run(root / "reports" / f"{name}.jsonl") for name in REPORTS]
+    own = reports[: len(OWN_REPORTS)]
     parts = {
-        "conformance": excerpt(reports["torch"]),
+        "conformance": excerpt(own[0]),
         "bench": "\n".join(backend_speed(root / path, where) for where, path in BENCHMARKS.items()),
         "sweeps": sweeps([root / path for path in SWEEPS]),
+        "backends": library_matrix(own),
         "libraries": library_matrix(library_reports(root / "reports")),
     }
     for name, body in parts.items():

@@ -1,4 +1,4 @@
-"""The matrix of verdicts over libraries: groups of operations by library, statuses only."""
+"""The matrix of verdicts over backends: groups of operations by library, statuses only."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,8 @@ from qloracle_conformance.registry import MODULES
 from qloracle_conformance.summary import ORDER
 from qloracle_conformance.verdicts import BROKEN
 
-OWN = ("reference", "torch")  # backends of this project, which have tables of their own
+# Backends of this project, which have a matrix of their own.
+OWN = ("reference", "torch", "torch-affine", "torch-layers", "torch-adamw", "cupy")
 GROUPS = {
     "conversions": "conversions between formats",
     "packing": "packing",

@@ -24,10 +24,11 @@ HYPERPARAMETERS = (  # lr, beta1, beta2, eps, weight decay: none is the default 
     (0.125, 0.9, 0.95, 1e-6, 0.01),
     (1e-3, 0.95, 0.99, 1e-8, 0.0),
     (0.7, 0.6, 0.7, 0.3, 0.0),
-    (1.5, 0.98, 0.9999, 1e-10, 0.3),
+    (1.5, 0.98, 0.9999, 1e-10, 1.3),  # a decay of more than all
     (0.02, 0.0, 0.9, 1e-3, 2.0),
     (0.3, 0.8, 0.0, 1e-5, 0.0),
 )
+LONG_AFTER, HALF_AFTER = (1 << 16) + 2, (1 << 15) + 3  # steps that 16 bits, signed or not, take for early ones
 SHAPES: tuple[tuple[int, ...], ...] = (
     (64,), (1,), (3,), (), (7, 9), (33,), (0,), (257,), (2, 3, 5), (1, 1, 1, 31), (5, 0), (255,), (4, 64),
 )  # fmt: skip
@@ -80,8 +81,9 @@ def drawn_options(draw: Draw, step: int | None = None) -> dict[str, Any]:
     """Return hyperparameters and a step number."""
     lr, beta1, beta2, eps, decay = draw.choice(HYPERPARAMETERS)
     return {
-        "step": draw.choice((1, 2, 5, 20, 1000)) if step is None else step, "lr": lr, "beta1": beta1, "beta2": beta2,
-        "eps": eps, "weight_decay": decay, "nonfinite": "propagate", "max_update_norm": None,
+        "step": draw.choice((1, 2, 5, 20, 1000, LONG_AFTER)) if step is None else step,
+        "lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": decay, "nonfinite": "propagate",
+        "max_update_norm": None,
     }  # fmt: skip
 
 
@@ -104,9 +106,9 @@ def near_eps_step(draw: Draw, shape: tuple[int, ...]) -> Step:
 
 
 def exponent_step(draw: Draw, shape: tuple[int, ...], dtype: str) -> Step:
-    """Operands of any exponent whose squares stay in range, subnormals included."""
+    """Operands of any exponent, subnormals included; in half of the cases there are squares that leave float32."""
     options, random, fmt = drawn_options(draw), draw.random(), format_named(dtype)
-    least, most = fmt.minimum_exponent - fmt.mantissa_bits, min(fmt.bias, 60)
+    least, most = fmt.minimum_exponent - fmt.mantissa_bits, min(fmt.bias, draw.choice((60, 100)))
 
     def spread(low: int, high: int) -> Array:
         sign = random.choice([-1.0, 1.0], shape)
@@ -130,23 +132,25 @@ def still_step(draw: Draw, shape: tuple[int, ...]) -> Step:
 def late_step(draw: Draw, shape: tuple[int, ...]) -> Step:
     """The same numbers at step numbers from 1 to a million: only the bias corrections differ."""
     random = draw.random()
-    options = drawn_options(draw, draw.choice((1, 2, 3, 10, 100, 1000, 10000, 1000000)))
+    options = drawn_options(draw, draw.choice((1, 2, 3, 10, 100, 1000, 10000, 1000000, HALF_AFTER, LONG_AFTER)))
     parts = [random.standard_normal(shape) for _ in range(3)]
     return Step(np.zeros(shape), parts[0], parts[1], np.square(parts[2]), options)
 
 
 def special_family(draw: Draw, claim: Claim, *, family: str, operation: str = "adamw.nonfinite") -> Case:
-    """One NaN or infinity of either sign among ordinary gradients; or, in "states", in a moment."""
+    """NaN and infinities of either sign among ordinary gradients; or, in "states", in a moment or the parameter."""
     dtype, shape = draw.choice(claim.dtypes), draw.choice(admitted(claim, ((64,), (5, 7), (1,), (130,), (4099,))))
     case = step_case(operation, ordinary_step(draw, shape), dtype)
     policy, random = draw.choice(claim.options.get("nonfinite", ("propagate",))), draw.random()
-    name = "gradient" if family == "gradients" else draw.choice(("m", "v"))
+    name = "gradient" if family == "gradients" else draw.choice(("m", "v", "p"))
     bits = case.array(name).words().reshape(-1).copy()
     fmt = format_named(case.array(name).dtype)
     specials = [w for w in special_words(fmt).tolist() if w & (fmt.sign_bit - 1) >= fmt.infinity_bits]
+    if name == "p":  # NaN alone: p − lr·wd·p of an infinity is one, p·(1 − lr·wd) is not
+        specials = [w for w in specials if w & (fmt.sign_bit - 1) != fmt.infinity_bits]
     if name == "v":
         specials = [w for w in specials if not w & fmt.sign_bit or w != fmt.sign_bit | fmt.infinity_bits]
-    places = random.choice(bits.size, min(bits.size, draw.choice((1, 3))), replace=False)
+    places = random.choice(bits.size, min(bits.size, draw.choice((1, 8))), replace=False)
     bits[places] = random.choice(np.array(specials, bits.dtype), places.size)
     changed: dict[str, HostArray | None] = {**case.inputs, name: words(bits.reshape(shape), fmt.name)}
     return Case(operation, changed, {**case.options, "nonfinite": policy})

@@ -155,7 +155,9 @@ def still_case(draw: Draw, claim: Claim, size: int, block_size: int, family: str
     moving = random.random(size) < 0.5
     moving &= (np.arange(size) // block_size) % 2 == draw.choice((0, 1))
     options = {**drawn_options(draw, 1), "weight_decay": 0.0}
-    gradient = random.standard_normal(size) * moving * draw.choice((1.0, 1e-6))
+    if draw.choice((False, False, True)):
+        options |= {"lr": 0.0, "weight_decay": 0.1}
+    gradient = random.standard_normal(size) * moving * draw.choice((1.0, 1e-6, 1e-19))  # the last: v is subnormal
     return case_of(random.standard_normal(size), gradient, fresh(size, block_size), options, draw.choice(claim.dtypes))
 
 
@@ -164,12 +166,13 @@ def nonfinite_case(draw: Draw, claim: Claim, size: int, block_size: int, family:
     random = draw.random()
     case = ordinary_case(draw, claim, size, block_size, family)
     policy = draw.choice(claim.options.get("nonfinite", ("propagate",)))
-    gradient, absmax = case.array("gradient").real().reshape(-1), case.array("absmax_m").items.copy()
+    name = draw.choice(("absmax_m", "absmax_v"))
+    gradient, absmax = case.array("gradient").real().reshape(-1), case.array(name).items.copy()
     if draw.choice((True, True, False)):
         gradient[random.integers(0, size)] = random.choice([np.nan, np.inf, -np.inf])
     else:
         absmax[random.integers(0, absmax.size)] = np.nan
-    changed = {"gradient": rounded(gradient, case.array("p").dtype), "absmax_m": host(absmax)}
+    changed = {"gradient": rounded(gradient, case.array("p").dtype), name: host(absmax)}
     return replace(case, inputs={**case.inputs, **changed}, options={**case.options, "nonfinite": policy})
 
 
@@ -188,6 +191,11 @@ def ordinary_case(draw: Draw, claim: Claim, size: int, block_size: int, family: 
         size = int(np.prod(shape))
     state = drawn_state(random, size, block_size)
     scale = 2.0 ** (np.arange(size) // block_size % 9 - 4) if family == "ramps" else np.ones(size)
+    if family == "ramps" and draw.choice((False, True)):  # the second moment is subnormal
+        scale = scale * 2.0**-65
+        state = replace(
+            state, absmax_m=state.absmax_m * np.float32(2.0**-65), absmax_v=state.absmax_v * np.float32(2.0**-130)
+        )
     gradient = (random.standard_normal(size) * scale).reshape(shape)
     p = random.standard_normal(shape) * draw.choice((0.0, 1.0))
     case = case_of(p, gradient, state, options, draw.choice(claim.dtypes), repeat=family == "memory")

@@ -34,6 +34,8 @@ def stochastic_family(draw: Draw, claim: Claim, *, family: str) -> Case:
         step = lattice_step(draw, shape)
     else:
         step = small_update_step(draw, shape) if lattice else ordinary_step(draw, shape)
+    if family == "normal":
+        step = _not_finite(draw, step)
     case = step_case("adamw.stochastic", step, dtype)
     bits = threshold_bits(draw.random(), part_of_the_way(case), lattice)
     case = step_case("adamw.stochastic", step, dtype, lattice=lattice, bits=bits, repeat=family == "memory")
@@ -51,6 +53,15 @@ def small_update_step(draw: Draw, shape: tuple[int, ...]) -> Step:
     )
 
 
+def _not_finite(draw: Draw, step: Step) -> Step:
+    """Return a step, in some cases with a NaN or an infinite gradient."""
+    special = draw.choice((0.0, np.nan, np.inf, -np.inf))
+    gradient = np.array(step.gradient)
+    if special and gradient.size:
+        gradient.reshape(-1)[draw.integer(0, gradient.size - 1)] = special
+    return replace(step, gradient=gradient)
+
+
 def part_of_the_way(case: Case) -> Array:
     """Return how far p' is on the way from the number of its format below it in magnitude to the next one."""
     options, p = adamw_options(case.options), case.array("p")
@@ -60,7 +71,8 @@ def part_of_the_way(case: Case) -> Array:
     fmt = format_named(p.dtype)
     exponent = np.maximum(np.frexp(real)[1] - 1, fmt.minimum_exponent)
     steps = np.ldexp(np.abs(real), fmt.mantissa_bits - exponent)
-    part: Array = steps - np.floor(steps)
+    with np.errstate(invalid="ignore"):
+        part: Array = np.nan_to_num(steps - np.floor(steps))
     return part
 
 
@@ -82,6 +94,8 @@ def limited_family(draw: Draw, claim: Claim, *, family: str) -> Case:
     plain = ((64,), (16, 3), (1000,)) if lattice else ((64,), (300, 7), (2000,))
     shape = draw.choice(admitted(claim, LONG if family == "extents" else plain))
     step = limited_lattice_step(draw, shape) if lattice else _ordinary_limited(draw, shape, family)
+    if family == "normal":  # a norm that is not finite limits nothing
+        step = _not_finite(draw, step)
     case = step_case("adamw.limited", step, dtype, lattice=lattice, repeat=family == "memory")
     return replace(case, layouts=each_layout(draw, claim, case.inputs)) if family == "memory" else case
 
@@ -91,12 +105,13 @@ def limited_lattice_step(draw: Draw, shape: tuple[int, ...]) -> Step:
     size, random = int(np.prod(shape)), draw.random()
     gradient, p = np.zeros(size), np.zeros(size)
     places = np.concatenate([[size - 1], random.permutation(size - 1)])
-    used = places[: draw.choice((1, 4, 16))]
+    used = places[: draw.choice((1, 4, 16, 0))]
     # Without memory √v̂ = |g| = 1 = eps: the update is ±1/2.
     gradient[used] = random.choice([-1.0, 1.0], used.size)
-    p[random.permutation(size)[: draw.choice((1, 4))]] = draw.choice((0.5, 1.0, 4.0))
+    p[random.permutation(size)[: draw.choice((1, 4))]] = draw.choice((0.5, 1.0, 4.0, 0.0))
     options = options_of(Corner(0.0, 0.0, 1, 0, 1, 1), 0.5, 1.0, draw.choice((0.0, 0.5)))
-    limit = 0.5 * np.sqrt(used.size) / np.sqrt(np.sum(p * p)) * draw.choice((0.5, 1.0, 2.0, 0.125))
+    times, norm = draw.choice((0.5, 1.0, 2.0, 0.125)), np.sqrt(np.sum(p * p))
+    limit = 0.5 * np.sqrt(used.size) / norm * times if norm and used.size else times  # else one of them stays still
     still, chosen = np.zeros(shape), {**options, "max_update_norm": float(limit)}
     return Step(p.reshape(shape), gradient.reshape(shape), still, still, chosen)
 

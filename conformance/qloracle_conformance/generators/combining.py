@@ -15,7 +15,7 @@ from qloracle_conformance.generators.values import full_significand, normal, rou
 
 LATTICES = ("small_lattice", "single", "wide_lattice", "shapes", "squares", "memory")
 FAMILIES = (*LATTICES, "normal")
-RANKS = ((2, 4, 8), (4, 4), (16, 1, 4, 2), (8, 64))
+RANKS = ((2, 4, 8), (4, 4), (16, 1, 4, 2), (8, 64), (1, 4, 2, 1, 4, 2))
 _ROOTS = {1: 1.0, 4: 2.0, 16: 4.0, 64: 8.0}
 
 
@@ -38,7 +38,7 @@ def _sizes(draw: Draw, claim: Claim, family: str) -> tuple[tuple[int, ...], int,
     if family == "shapes":
         empty = ((0, 5), (5, 0)) if claim.empty else ()
         return ranks, *draw.choice(((1, 33), (7, 1), *empty))
-    return ranks, *draw.choice(((5, 9), (24, 33), (17, 64)))
+    return ranks, *draw.choice(((5, 9), (24, 33), (17, 64), (130, 300)))
 
 
 def _factors(draw: Draw, claim: Claim, ranks: tuple[int, ...], family: str) -> dict[str, tuple[Any, ...]]:
@@ -51,7 +51,7 @@ def _factors(draw: Draw, claim: Claim, ranks: tuple[int, ...], family: str) -> d
     if family == "normal":
         random = draw.random()
         alphas = tuple(float(random.uniform(1, 32)) for _ in ranks)
-        weights = tuple(float(random.normal()) for _ in ranks)
+        weights = tuple(float(random.normal()) * draw.choice((1.0, 0.0, 1.0)) for _ in ranks)
     return {"alphas": alphas, "weights": weights, "stabilized": roots}
 
 
@@ -61,7 +61,9 @@ def _arrays(
     """Return A and B of all adapters: |B A| stays below 2^8 where an adapter is declared to be rounded."""
     random = draw.random()
     if family == "normal":
-        return normal(random, a_shape, dtype), normal(random, b_shape, dtype)
+        a, b = normal(random, a_shape, dtype), normal(random, b_shape, dtype)
+        poisoned = draw.choice(("", "a", "b"))
+        return _poisoned(random, a, poisoned == "a"), _poisoned(random, b, poisoned == "b")
     if family == "wide_lattice":
         lone = np.zeros(b_shape)
         places = random.integers(0, b_shape[1], b_shape[0])
@@ -69,7 +71,21 @@ def _arrays(
         words = full_significand(random, a_shape, adapter_format(dtype, claim))
         return rounded(words.real(), dtype), rounded(lone, dtype)
     most = 1 if format_named(claim.roundings.adapter).mantissa_bits < 23 else 3
-    return rounded(random.integers(-most, most + 1, a_shape), dtype), rounded(random.integers(-1, 2, b_shape), dtype)
+    # Subnormals of float16, whose products are normal numbers.
+    small = (
+        format_named(dtype).exponent_bits < 8 and family == "small_lattice" and most > 1 and draw.choice((True, False))
+    )
+    whole = random.integers(-most, most + 1, a_shape) * 2.0 ** (-17 * small)
+    signs = random.integers(-1, 2, b_shape) * 2.0 ** (10 * small)
+    return rounded(whole, dtype), rounded(signs, dtype)
+
+
+def _poisoned(random: np.random.Generator, array: HostArray, chosen: bool) -> HostArray:
+    """Return an operand; if chosen, with a NaN or an infinity: a weight of 0 does not take it away."""
+    values = array.real()
+    if chosen:
+        values.reshape(-1)[random.integers(0, values.size)] = random.choice([np.nan, np.inf, -np.inf])
+    return rounded(values, array.dtype)
 
 
 def adapters_of(case: Case) -> list[LoraAdapter]:

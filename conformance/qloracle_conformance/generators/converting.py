@@ -131,7 +131,7 @@ def pack_case(draw: Draw, claim: Claim, *, family: str) -> Case:
 
 def unpack_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     """Random bytes; after an odd length the last nibble is garbage that readers must ignore."""
-    size = draw.choice((2, 1, 3, 255, 256, 257, 1000) + ((0,) if claim.empty else ()))
+    size = draw.choice((2, 1, 3, 255, 256, 257, 1000, 130) + ((0,) if claim.empty else ()))
     layout = draw.choice(claim.layouts) if family == "memory" else "contiguous"
     packed = draw.random().integers(0, 256, (size + 1) // 2, np.uint8)
     inputs: dict[str, HostArray | None] = {"packed": host(packed)}

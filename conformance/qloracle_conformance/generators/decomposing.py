@@ -23,21 +23,25 @@ from qloracle_conformance.generators.values import (
     rounded,
 )
 
-THRESHOLDS = (6.0, 0.0, 2.0, 3.5)  # numbers of every format
+ROUND = (6.0, 2.0, 3.5)  # numbers of every format
+FINE = (6 + 201 / 2048, 2 + 1421 / 2048)  # of float32 alone, a little above ones of 16 bits, which are no outliers
+THRESHOLDS = (*ROUND, 0.0)
 ROW_FAMILIES = (
     "boundaries", "normal", "poison", "ramps", "bias", "shapes", "memory", "squares", "exponents", "tiles", "single",
 )  # fmt: skip
 FAMILIES = ("thresholds", "hidden", "outliers", "large", "rows", *ROW_FAMILIES)
 EXACT = ("outliers", "bias")  # families of which the result is exact in any order
 INNER = (64, 200, 33, 1000)
-TILES = ((67, 131), (130, 300), (33, 1031), (40, 520))  # rows and inputs, no multiples of a tile
+TILES = ((67, 131), (130, 300), (33, 1031), (40, 520), (260, 70))  # rows and inputs, no multiples of a tile
 
 
 def llm_case(draw: Draw, claim: Claim, *, family: str) -> Case:
     """LLM.int8() on inputs in which outliers, absmax, codes or the sum of outliers is what matters."""
     dtype, random = draw.choice(claim.dtypes), draw.random()
     threshold = (
-        draw.choice(THRESHOLDS) if family in ("normal", "poison", "shapes", "memory") else draw.choice((6.0, 2.0, 3.5))
+        draw.choice(THRESHOLDS)
+        if family in ("normal", "poison", "shapes", "memory")
+        else draw.choice((*ROUND, *FINE) if family == "thresholds" else ROUND)
     )
     exclusion = str(draw.choice(claim.options.get("exclusion", ("columns",))))
     outlier_weight = str(draw.choice(claim.options.get("outlier_weight", ("original",))))
@@ -169,7 +173,7 @@ def _weight(
     draw: Draw, random: np.random.Generator, inner: int, dtype: str, family: str, outlier_weight: str
 ) -> dict[str, HostArray | None]:
     """Return a weight as INT8 codes by row with their absmax, and as it was."""
-    outer = inner if family == "squares" else draw.choice((129, 70) if family == "tiles" else (24, 7, 1))
+    outer = inner if family == "squares" else draw.choice((129, 70, 300) if family == "tiles" else (24, 7, 1))
     original = normal(random, (outer, inner), dtype, 0.05)
     if family == "outliers":
         original = full_significand(random, (outer, inner), dtype)

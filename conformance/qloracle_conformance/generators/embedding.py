@@ -56,11 +56,11 @@ def _sizes(draw: Draw, claim: Claim, family: str) -> tuple[int, int, int, tuple[
     """Return rows of the table, their length, the rank, and the shape of the indices; ranks are powers of 4."""
     if family == "squares":
         size = draw.choice((4, 16))
-        return size, size, size, (size,)
+        return size, size, size, draw.choice(((size,), (size, size)))
     if family == "far":
         return FAR, 2, 1, (12,)
     if family == "repeated":
-        return draw.choice((3, 40)), draw.choice((5, 8)), 4, (MANY,)
+        return draw.choice((3, 40)), draw.choice((5, 8, 130)), 4, (draw.choice((MANY, 2 * MANY + 7)),)
     if family == "sums":
         return 3, 4, 4, (MANY,)
     if family == "few":
@@ -68,8 +68,8 @@ def _sizes(draw: Draw, claim: Claim, family: str) -> tuple[int, int, int, tuple[
     shapes: tuple[tuple[int, ...], ...] = ((6,), (1,), (2, 3), (17,), (), (0,), (2, 0), (2, 1, 3))
     allowed = [s for s in shapes if (len(s) in claim.ndims or len(s) == 1) and (claim.empty or 0 not in s)]
     shape = draw.choice(allowed) if family == "shapes" else (9,)
-    rank = draw.choice((3, 8, 5)) if family == "normal" else draw.choice((4, 1, 16))
-    return draw.choice((11, 33, 7)), draw.choice((5, 8, 1, 64)), rank, shape
+    rank = draw.choice((3, 8, 5, 17, 40)) if family == "normal" else draw.choice((4, 1, 16, 64))
+    return draw.choice((11, 33, 7)), draw.choice((5, 8, 1, 64, 130)), rank, shape
 
 
 def _indices(random: np.random.Generator, family: str, count: int, shape: tuple[int, ...]) -> Array:
@@ -114,7 +114,10 @@ def _tables(
 
 def _gradient(random: np.random.Generator, claim: Claim, dtype: str, family: str, shape: tuple[int, ...]) -> HostArray:
     if family in ("normal", "specials", "few"):
-        return normal(random, shape, dtype)
+        values = normal(random, shape, dtype).real()
+        if family == "specials" and values.size:  # in one row: it reaches one index alone
+            values.reshape(-1)[random.integers(0, values.size)] = random.choice([0.0, np.nan, np.inf])
+        return rounded(values, dtype)
     rows = (int(np.prod(shape[:-1])), shape[-1])
     whole = random.integers(-1, 2, shape).astype(np.float64)
     if family == "wide_lattice":  # every row one power of two: dy B and dyᵀ Aᵀ are words of A and B times it

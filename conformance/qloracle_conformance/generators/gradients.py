@@ -24,6 +24,7 @@ ACCUMULATE = (
 STEPS = ("small_lattice", "normal", "memory", "extents")
 LONG = ((4099,), (300, 70), (1027,), (2051,), (33001,))
 COUNTS = ((3, 13), (1,), (1, 7), (2, 6), (5, 11, 16), (4, 4, 4, 4), (1, 3, 5, 7))  # the first and others sum to 2^k
+TOKENS = ((20000, 30000), ((1 << 32) + 7, 1 << 31), ((1 << 24) + 1, 5))  # beyond 16 bits, 32 bits, and float32
 
 
 def clip_family(draw: Draw, claim: Claim, *, family: str) -> Case:
@@ -31,7 +32,7 @@ def clip_family(draw: Draw, claim: Claim, *, family: str) -> Case:
     dtype, random = draw.choice(claim.dtypes), draw.random()
     shapes = [
         draw.choice(admitted(claim, ((64,), (3, 50), (1,), (7, 9)))),
-        draw.choice(admitted(claim, ((5, 7), (33,)))),
+        draw.choice(admitted(claim, ((5, 7), (33,), (0,)) if family == "normal" else ((5, 7), (33,)))),
     ]
     if family == "extents":
         shapes = [draw.choice(admitted(claim, LONG)), draw.choice(admitted(claim, ((1027,), (7, 9))))]
@@ -64,12 +65,13 @@ def _four_ones(draw: Draw, shapes: list[tuple[int, ...]]) -> tuple[list[Array], 
     """Return zeros but for 4 or 16 elements of one magnitude, some in either tensor, and their norm."""
     random, size = draw.random(), 2.0 ** draw.integer(-4, 4)
     counts = [int(np.prod(shape)) for shape in shapes]
-    whole, number = np.zeros(sum(counts)), draw.choice((4, 16, 1))
+    whole, number = np.zeros(sum(counts)), draw.choice((4, 16, 1, 0))
     places = np.concatenate([[counts[0] - 1, sum(counts) - 1], random.permutation(sum(counts) - 1)])
     whole[list(dict.fromkeys(places.tolist()))[:number]] = size
     whole *= random.choice([-1.0, 1.0], whole.size)
     parts = np.split(whole, [counts[0]])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)], size * number**0.5
+    norm = size * (number or 1) ** 0.5  # a limit for zeros, too, which have none
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)], norm
 
 
 def _norm(tensors: list[Array]) -> float:
@@ -95,7 +97,7 @@ def _batches(
     if family == "shapes":
         shapes = ((33,), (), (1,), (2, 3, 5), (257,), (7, 1), (0,), (3, 0))
         shape = draw.choice(tuple(shape for shape in shapes if claim.empty or 0 not in shape))
-    counts = np.array(draw.choice(COUNTS), np.int64)
+    counts = np.array(draw.choice((*COUNTS, *TOKENS) if family == "normal" else COUNTS), np.int64)
     lattice = family in ("small_lattice", "wide_lattice")
     if lattice:
         counts = np.array(draw.choice((COUNTS[0], COUNTS[3], COUNTS[2], COUNTS[4], COUNTS[5], COUNTS[6])), np.int64)
@@ -135,7 +137,9 @@ def accumulated_family(draw: Draw, claim: Claim, *, family: str) -> Case:
         options: dict[str, Any] = step.options
     else:
         random, options = draw.random(), drawn_options(draw)
-        batches, _ = _batches(draw, claim, "normal", dtype, reduction, shape)
+        batches, _ = _batches(
+            draw, claim, draw.choice(("normal", "empty_batches", "specials")), dtype, reduction, shape
+        )
         counts = batches["counts"].items  # type: ignore[union-attr]
         gradients = batches["gradients"].real()  # type: ignore[union-attr]
         inputs = {"p": random.standard_normal(shape) * 1e-3, "gradients": gradients}

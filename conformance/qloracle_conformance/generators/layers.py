@@ -56,6 +56,7 @@ REACHED = {
     "limits": ("bias", "dropout", "scale"),
     "options": ("lora_bias", "fan_in_fan_out", "whole"),
 }  # family → the parts of the formula that it singles out, where not all
+TURNED = ("shapes", "normal", "tiles", "squares", "few")  # families in which a weight may be stored transposed
 GRADIENTS = ("x", "lora_a", "lora_b", "bias", "lora_bias")
 
 
@@ -69,6 +70,8 @@ def layer_family(draw: Draw, claim: Claim, *, family: str, operation: str) -> Ca
     if backward and layer.dy is None:
         layer = with_gradient(layer, random, "" if lattice else dtype)
     layer = along(layer, claim)
+    if operation.startswith("lora") and "fan_in_fan_out" in claim.features and family in TURNED:
+        layer = replace(layer, fan_in_fan_out=draw.choice((False, True)))
     memory = family == "memory"
     layout = draw.choice(claim.layouts) if memory else "contiguous"
     make = partial(layer_case, operation, dtype=dtype, lattice=lattice, layout=layout, repeat=memory)

@@ -18,6 +18,8 @@ from qloracle_conformance.generators.values import full_significand, normal, rou
 
 WIDE_LENGTHS = (64, 1024, 11008)  # inner dimensions: one block, a layer, and LLaMA's feed-forward layer
 PRIMES = np.array([2, 3, 5, 7, 11, 13])
+# Rows of x: a kernel for few rows has a path for each number of them; as many as the default profile has cases.
+COUNTS = (1, 5, 16, 2, 33, 4, 3, 8, 17, 32, 6, 7, 9, 64, 12, 10, 15, 11, 13, 14)
 TERMS = ("base", "bias", "adapter", "scale", "dropout", "whole")
 
 
@@ -177,8 +179,8 @@ def wide_layer(draw: Draw, claim: Claim, dtype: str, term: str) -> Layer:
 def normal_layer(draw: Draw, claim: Claim, dtype: str) -> Layer:
     """Ordinary numbers and factors that are not powers of two: judged by the bound."""
     random = draw.random()
-    d_in, d_out, rank = draw.choice((64, 200, 1000)), draw.choice((24, 7)), draw.choice((3, 8, 5, 17, 40))
-    rows = draw.choice((5, 1, 16, 70))
+    d_in, d_out, rank = draw.choice((64, 200, 1000)), draw.choice((24, 7, 130)), draw.choice((3, 8, 5, 17, 40))
+    rows = draw.choice((5, 1, 16, 70, 140))
     masked = "dropout" in claim.features and draw.choice((False, True))
     return Layer(
         x=normal(random, (rows, d_in), dtype).real(),

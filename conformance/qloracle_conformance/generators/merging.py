@@ -182,14 +182,15 @@ def extreme(draw: Draw, merge: Merge, dtype: str, adapter: str) -> Merge:
 def normal_merge(draw: Draw, claim: Claim, dtype: str) -> Merge:
     """Ordinary numbers, or numbers over many binades, and a scale that is no power of two."""
     random = draw.random()
-    d_out, d_in, rank = draw.choice(((24, 33, 3), (7, 200, 8), (70, 64, 17), (64, 31, 40)))
+    d_out, d_in, rank = draw.choice(((24, 33, 3), (7, 200, 8), (70, 64, 17), (64, 31, 40), (31, 40, 1)))
     weight = normal(random, (d_out, d_in), dtype, draw.choice((0.05, 1.0))).real()
     if draw.choice((False, True)):
         power = 2.0 ** random.integers(-6, 7, (d_out, 1))
         weight = np.where(random.integers(0, 4, weight.shape) == 0, 0.0, weight * power)
     stabilized = "rank_stabilized" in claim.features and draw.choice((False, True))
-    a = normal(random, (rank, d_in), dtype, 0.5).real()
-    b = normal(random, (d_out, rank), dtype, 0.5).real()
+    # In the format of the adapter at the end, which may be wider than that of the weight.
+    a = normal(random, (rank, d_in), "float32", 0.5).real()
+    b = normal(random, (d_out, rank), "float32", 0.5).real()
     return Merge(weight, a, b, draw.choice((7.3, 16.0, 1.0, -2.7)), stabilized)
 
 

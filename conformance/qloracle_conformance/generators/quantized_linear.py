@@ -14,7 +14,7 @@ from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.affine import code_range
 from qloracle_conformance.generators.case import Case, each_layout
 from qloracle_conformance.generators.draw import Draw
-from qloracle_conformance.generators.linear import PRIMES, WIDE_LENGTHS, batch_shapes, one_hot
+from qloracle_conformance.generators.linear import COUNTS, PRIMES, WIDE_LENGTHS, batch_shapes, one_hot
 from qloracle_conformance.generators.tiles import ROWS
 from qloracle_conformance.generators.values import full_significand, normal, rounded
 
@@ -26,7 +26,8 @@ FAMILIES = (*LATTICES, "normal", "specials")
 BACKWARD_FAMILIES = tuple(f for f in FAMILIES if f != "bias")
 ORDER = {"int8": ("row", "tensor", "column", "block"), "affine": ("row", "group", "tensor", "column")}
 WIDE = 96  # rows of x with one nonzero element each
-TILES = ((131, 67), (333, 129), (520, 70), (1031, 20))  # inputs and outputs: more than a tile has, no multiples of one
+# Inputs and outputs: more than a tile has, no multiples of one.
+TILES = ((131, 67), (333, 129), (520, 70), (1031, 20), (67, 300))
 
 
 def weight_case(draw: Draw, claim: Claim, *, family: str, kind: str, backward: bool) -> Case:
@@ -37,8 +38,8 @@ def weight_case(draw: Draw, claim: Claim, *, family: str, kind: str, backward: b
     weight, options = quantized(draw, claim, random, shape, kind, family, backward)
     x = activations(draw, random, (*rows, inner), dtype, family)
     bias = _bias(random, outer, dtype, family) if "bias" in claim.features and not backward else None
-    if family == "specials":
-        x = _poisoned(random, x)
+    if family == "specials":  # zeros do not hide what is not finite
+        x = _poisoned(random, rounded(x.real() * random.integers(0, 2, x.shape), x.dtype))
     inputs: dict[str, HostArray | None] = {"dy" if backward else "x": x, **weight}
     inputs |= {} if backward else {"bias": bias}
     layout = draw.choice(claim.layouts) if family == "memory" else "contiguous"
@@ -49,7 +50,7 @@ def weight_case(draw: Draw, claim: Claim, *, family: str, kind: str, backward: b
 
 def _sizes(draw: Draw, claim: Claim, family: str) -> tuple[int, int, tuple[int, ...]]:
     """Return the inner dimension, the outer one, and the leading dimensions of the activations."""
-    rows: tuple[int, ...] = (draw.choice((5, 1, 16)),)
+    rows: tuple[int, ...] = (draw.choice(COUNTS if family in ("small_lattice", "normal") else (5, 1, 16)),)
     inner, outer = draw.choice((33, 8, 64, 100)), draw.choice((5, 16, 70))
     if family in ("wide_lattice", "wide_inputs"):
         length = draw.choice(WIDE_LENGTHS)
@@ -119,7 +120,8 @@ def quantized(
     groups = group_shape(shape, granularity, flat, INT8 if kind == "int8" else AFFINE)
     if kind == "int8":
         scale = _scales(random, groups, family) * (127 if family in LATTICES else 1)
-        codes = _codes(random, shape, family, (-127, 127), backward)
+        low = -128 if "minus_128" in claim.features else -127
+        codes = _codes(random, shape, family, (low, 127), backward)
         parts: dict[str, HostArray | None] = {
             "codes": host(codes.astype(np.int8)),
             "absmax": host(scale.astype(np.float32)),

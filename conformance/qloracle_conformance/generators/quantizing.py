@@ -106,7 +106,7 @@ def ramp_case(draw: Draw, claim: Claim, quantizer: Quantizer) -> Case:
     """Non-square tensors whose row, column and block scales are all distinct: any mix-up of them shows."""
     dtype = draw.choice(claim.dtypes)
     block_size = draw.choice(claim.block_sizes)
-    shape = draw.choice(admitted(claim, ((4, 96), (8, 32), (3, 5, 7), (96, 4), (7, 130), (129,))))
+    shape = draw.choice(admitted(claim, ((4, 96), (8, 32), (3, 5, 7), (96, 4), (7, 130), (129,), (1, 67))))
     random = draw.random()
     size = int(np.prod(shape))
     position = np.arange(size).reshape(shape)

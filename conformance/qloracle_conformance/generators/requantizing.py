@@ -28,8 +28,9 @@ LATTICES = ("small_lattice", "ramps", "squares", "shapes", "poison", "memory", "
 FAMILIES = (*LATTICES, "normal")
 CYCLES = ("normal", "memory", "tiles")  # families of cycles, none of which is exact in every order
 SIZES = ((6, 9, 2), (5, 33, 4), (24, 16, 8), (3, 129, 1), (17, 100, 4))
-TILES = ((131, 67, 16), (70, 257, 32), (33, 1031, 4), (300, 129, 8))  # d_out, d_in, rank: no multiples of a tile
+TILES = ((131, 67, 16), (70, 257, 32), (33, 1031, 4), (300, 129, 64))  # d_out, d_in, rank: no multiples of a tile
 SHAPES = ((1, 1, 1), (1, 67, 1), (7, 1, 1), (2, 300, 2), (0, 5, 1), (65, 3, 2))
+ROOTS = {1: 1, 4: 2, 16: 4, 64: 8}  # ranks whose root is a power of two
 _DYADIC = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)  # entries whose multiples by powers of two have few bits
 
 
@@ -44,17 +45,28 @@ def requantize_case(draw: Draw, claim: Claim, *, family: str, kind: str, operati
     weight, options = quantized(draw, claim, shape, kind, lattice)
     # With large entries the merged weight has more bits than any 16-bit format.
     narrow = format_named(claim.roundings.adapter).mantissa_bits < 23
-    largest = 2 if narrow else draw.choice((2, 60))
+    # Those beyond 2^8 have more bits than bfloat16; few of them, so that sums stay within float16.
+    largest = 2 if narrow else draw.choice((2, 60, 900 if rank <= 8 else 60))
     a, b = _adapter(random, (d_out, d_in, rank), dtype, family, largest)
     if family == "poison":
-        weight = _poisoned(random, weight, kind)
-    alpha = rank * draw.choice((2.0, 0.5, -1.0)) if lattice else draw.choice((7.3, 16.0))
+        poisoned = draw.choice(("weight", "a", "b"))
+        weight = _poisoned(random, weight, kind) if poisoned == "weight" else weight
+        a, b = _not_finite(random, a) if poisoned == "a" else a, _not_finite(random, b) if poisoned == "b" else b
+    stabilized = "rank_stabilized" in claim.features and (rank in ROOTS or not lattice) and draw.choice((False, True))
+    unit = ROOTS.get(rank, rank) if stabilized else rank
+    alpha = unit * draw.choice((2.0, 0.5, -1.0)) if lattice else draw.choice((7.3, 16.0, -2.7))
     inputs: dict[str, HostArray | None] = dict(weight)
     if operation == "blocks.merge_original":
         original = random.integers(-200, 201, shape) / 8.0 if lattice else random.standard_normal(shape) * 0.1
         inputs["original"] = rounded(original, out)
     inputs |= {"lora_a": a, "lora_b": b}
-    options |= {"alpha": float(alpha), "rank_stabilized": False, "fan_in_fan_out": fan, "dtype": out, "shape": shape}
+    options |= {
+        "alpha": float(alpha),
+        "rank_stabilized": stabilized,
+        "fan_in_fan_out": fan,
+        "dtype": out,
+        "shape": shape,
+    }
     if operation == "blocks.merge_cycles":
         options |= {"cycles": draw.choice((1, 3))}
     else:
@@ -148,6 +160,14 @@ def _poisoned(random: np.random.Generator, weight: Mapping[str, HostArray], kind
     if scale.size:
         scale.reshape(-1)[random.integers(0, scale.size)] = np.nan
     return {**weight, name: host(scale)}
+
+
+def _not_finite(random: np.random.Generator, array: HostArray) -> HostArray:
+    """Return an operand with a NaN or an infinity at one place."""
+    values = array.real()
+    if values.size:
+        values.reshape(-1)[random.integers(0, values.size)] = random.choice([np.nan, np.inf, -np.inf])
+    return rounded(values, array.dtype)
 
 
 def record_of(kind: str, arrays: Mapping[str, HostArray], options: Mapping[str, Any]) -> QuantizedWeight:

@@ -193,7 +193,7 @@ def dequantize_int8_case(draw: Draw, claim: Claim, *, family: str, quantizer: Qu
     layout = draw.choice(claim.layouts) if memory else "contiguous"
     random = draw.random()
     block = block_size if quantizer.granularity == "block" else None
-    codes = random.integers(-127, 128, shape, np.int8)
+    codes = random.integers(-128 if "minus_128" in claim.features else -127, 128, shape, np.int8)
     like = int8_absmax(np.empty(shape, np.float32), quantizer.granularity, block).shape
     absmax = host(scales(random, int(np.prod(like)), family).items.reshape(like))
     options: Mapping[str, Any] = {

@@ -35,6 +35,13 @@ def names_of(draw: Draw) -> tuple[str, ...]:
         found.append(f"{stem}.{layer}.experts.3.mlp.up_proj")
         found += [f"{stem}.{layer}.experts.{expert}.{suffix}" for expert in (1, 10) for suffix in ("q_proj", "c_attn")]
     found += ["q_proj", "q_projector", "lm_head", "embed.q_proj", "visual.blocks.1.attn.q_proj"]
+    found += [
+        f"{stem}.1.attn.Q_PROJ",
+        f"{stem}.2.MLP.v_proj",
+        f"{stem}.1.attn_q_proj",
+        f"{stem}.2.attn.c-attn",
+        "proj.out",
+    ]
     return tuple(str(name) for name in random.permutation(found))
 
 

@@ -15,8 +15,17 @@ from qloracle_conformance.generators.values import rounded
 
 TRAJECTORIES = ("normal", "ramps", "memory")
 PLANS = ("random", "cycles", "repeats", "memory")
-SIZES: tuple[tuple[int, ...], ...] = ((3, 5, 2, 7), (64, 1, 33), (9,), (300, 257, 256), (4, 4, 4, 4, 4), (1, 520, 6))
-STEPS = 5
+SIZES: tuple[tuple[int, ...], ...] = (
+    (3, 5, 2, 7),
+    (64, 1, 33),
+    (9,),
+    (300, 257, 256),
+    (4, 4, 4, 4, 4),
+    (1, 520, 6),
+    (1100, 7, 1031),
+    (3,) * 9,
+)  # some states are longer than a page of 4096 bytes
+STEPS = (5, 9)
 
 
 def _options(draw: Draw, claim: Claim) -> dict[str, Any]:
@@ -26,14 +35,14 @@ def _options(draw: Draw, claim: Claim) -> dict[str, Any]:
 
 
 def trajectory_family(draw: Draw, claim: Claim, *, family: str, operation: str) -> Case:
-    """Some tensors, five steps; on ramps every tensor and every step has its own scale."""
+    """Some tensors, several steps; on ramps every tensor and every step has its own scale."""
     dtype, sizes, random = draw.choice(claim.dtypes), draw.choice(SIZES), draw.random()
-    total = sum(sizes)
+    total, steps = sum(sizes), draw.choice(STEPS)
     tensor = np.repeat(np.arange(len(sizes)), sizes)
-    scale = 2.0 ** (tensor % 5 - np.arange(STEPS)[:, np.newaxis]) if family == "ramps" else 1.0
+    scale = 2.0 ** (tensor % 5 - np.arange(steps)[:, np.newaxis]) if family == "ramps" else 1.0
     inputs = {
         "p": rounded(random.standard_normal(total), dtype),
-        "gradients": rounded(random.standard_normal((STEPS, total)) * scale, dtype),
+        "gradients": rounded(random.standard_normal((steps, total)) * scale, dtype),
     }
     options = _options(draw, claim)
     if operation == "adamw.paged":
@@ -58,10 +67,11 @@ def plan_family(draw: Draw, claim: Claim, *, family: str) -> Case:
         accesses = np.where(np.arange(length) % 2 == 0, 0, accesses)
     least, total = int(sizes.max()), int(sizes.sum())
     budget = draw.choice((least, total, total - 1, (least + total) // 2, least + 1))
-    inputs = {"sizes": host(sizes.astype(np.int64)), "accesses": host(accesses.astype(np.int64))}
+    unit = draw.choice((1, 1 << 28))  # bytes that 32 bits do not count
+    inputs = {"sizes": host(sizes.astype(np.int64) * unit), "accesses": host(accesses.astype(np.int64))}
     memory = family == "memory"
     layouts = each_layout(draw, claim, inputs) if memory else {}
-    return Case("paged.plan", inputs, {"budget": max(budget, least)}, layouts, repeat=memory)
+    return Case("paged.plan", inputs, {"budget": max(budget, least) * unit}, layouts, repeat=memory)
 
 
 def trajectory_families(operation: str) -> dict[str, Callable[[Draw, Claim], Case]]:

@@ -53,6 +53,8 @@ from qloracle_conformance.mutants.product_faults import product_faults
 from qloracle_conformance.mutants.quantized_linear_faults import quantized_linear_faults
 from qloracle_conformance.mutants.quantizer_faults import quantizer_faults
 from qloracle_conformance.mutants.range_faults import range_faults
+from qloracle_conformance.mutants.rare_layer_faults import rare_layer_faults
+from qloracle_conformance.mutants.rare_optimizer_faults import rare_optimizer_faults
 from qloracle_conformance.mutants.requantize_faults import requantize_faults
 from qloracle_conformance.mutants.restore_faults import restore_faults
 from qloracle_conformance.mutants.sequence_faults import sequence_faults
@@ -304,4 +306,6 @@ def catalogue() -> list[Mutant]:
         *sequence_faults(),
         *out_faults(),
         *path_faults(),
+        *rare_layer_faults(),
+        *rare_optimizer_faults(),
     ]  # fmt: skip

@@ -53,7 +53,8 @@ class Operands:
 
 def _operands(arguments: dict[str, Any]) -> Operands:
     real = {n: a.real() for n, a in arguments.items() if isinstance(a, HostArray) and a.is_float}
-    mask, x, weight = arguments.get("mask"), real["x"], real["weight"]
+    mask, x = arguments.get("mask"), real["x"]
+    weight = real["weight"].T if arguments.get("fan_in_fan_out") else real["weight"]
     factor = dropout_factor(None if mask is None else mask.items, arguments["dropout"], x.shape)
     return Operands(
         x=as_rows(x), weight=weight, lora_a=real["lora_a"], lora_b=real["lora_b"],

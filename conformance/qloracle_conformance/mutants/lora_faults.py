@@ -174,7 +174,7 @@ def lora_faults() -> list[Mutant]:
         Mutant("qlora-affine-scale-of-row-0", "the scale of the first row serves all",
                {"qlora_affine_forward": _stored_with(scale=lambda v: np.resize(v[:1], v.shape))}, STORED_TERMS),
         Mutant("fan-in-ignored-if-square", "a square weight that is stored transposed is read as it is",
-               {"lora_forward": _never_turned("lora_forward")}, ("fan_in_fan_out",)),
+               {"lora_forward": _never_turned("lora_forward")}, ("fan_in_fan_out", "whole")),
         Mutant("fan-in-ignored-backward", "the gradient of x reads a square transposed weight as it is",
                {"lora_backward": _never_turned("lora_backward")}, ("x",)),
         Mutant("square-always-turned", "every square weight is turned", {"lora_forward": _always_turned},
