@@ -117,7 +117,8 @@ def concatenate_adapters(
     ([[2.0], [-2.0]], [[1.0, 3.0]], 2.0)
     """
     parts = combined_operands(adapters, weights)
-    stacked = np.concatenate([factor * a64 for a64, _, factor in parts])
+    with np.errstate(invalid="ignore"):  # infinity times a weight of 0 is NaN
+        stacked = np.concatenate([factor * a64 for a64, _, factor in parts])
     beside = np.concatenate([b64 for _, b64, _ in parts], axis=1)
     lora_b = np.asarray(round_to(beside, fmt))
     if not np.array_equal(real_values(lora_b, fmt, "lora_b"), beside, equal_nan=True):

@@ -51,7 +51,8 @@ def symmetric_scale(clip: Array, *, qmax: int) -> Array:
         reject_value("qmax", "from 1 to 255", largest)
     if np.any(clip < 0):
         reject_value("clip", "not negative", float(clip[clip < 0][0]))
-    scale = (clip.astype(np.float64) / largest).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        scale = (clip.astype(np.float64) / largest).astype(np.float32)
     return np.where(np.isfinite(clip), np.where(scale == 0, np.float32(1), scale), np.float32(np.nan))
 
 

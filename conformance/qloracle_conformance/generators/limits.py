@@ -87,13 +87,16 @@ def _scaled(draw: Draw, layer: Layer) -> Layer:
 
 
 def option_layer(draw: Draw, claim: Claim, backward: bool) -> tuple[Layer, str]:
-    """A weight that is stored transposed, square or not; a bias of the adapter; or neither."""
-    term = draw.choice((*(t for t in ("lora_bias", "fan_in_fan_out") if t in claim.features), "whole"))
+    """A transposed weight, square or not, mostly under a fresh adapter; a bias of the adapter; or neither."""
+    told = (t for t in ("lora_bias", "fan_in_fan_out", "fan_in_fan_out") if t in claim.features)
+    term = draw.choice((*told, "whole"))
     plain = replace(claim, features=tuple(f for f in claim.features if f != "lora_bias"))
     size = draw.choice((0, 8, 16))
     sizes = (size, size, 4) if size else sizes_for(draw)
     if term == "fan_in_fan_out":
-        return replace(integer_layer(draw, plain, "whole", (3,), sizes), fan_in_fan_out=True), term
+        layer = replace(integer_layer(draw, plain, "whole", (3,), sizes), fan_in_fan_out=True)
+        fresh = draw.choice((False, True, True, True))  # training begins with B = 0, which a path may leave out
+        return replace(layer, lora_b=layer.lora_b * 0) if fresh else layer, term
     layer = integer_layer(draw, claim if term == "lora_bias" else plain, term, (3,), sizes)
     return replace(layer, alpha=layer.alpha * draw.choice((4.0, 2.0, 0.5))), term
 

@@ -59,6 +59,12 @@ def _never_turned(function: str) -> Callable[..., Any]:
     return layer
 
 
+def _never_turned_while_fresh(**arguments: Any) -> Any:
+    """Ignore it while B is zero, as a path does that leaves such an adapter out."""
+    never, right = _never_turned("lora_forward"), OPS["lora_forward"]
+    return (right if np.any(arguments["lora_b"].real()) else never)(**arguments)
+
+
 def _always_turned(**arguments: Any) -> Any:
     """Turn every square weight, as a layer that reads shapes and no flags does."""
     weight = arguments["weight"]
@@ -175,6 +181,8 @@ def lora_faults() -> list[Mutant]:
                {"qlora_affine_forward": _stored_with(scale=lambda v: np.resize(v[:1], v.shape))}, STORED_TERMS),
         Mutant("fan-in-ignored-if-square", "a square weight that is stored transposed is read as it is",
                {"lora_forward": _never_turned("lora_forward")}, ("fan_in_fan_out", "whole")),
+        Mutant("fan-in-ignored-while-fresh", "a square transposed weight is read as it is while B is zero",
+               {"lora_forward": _never_turned_while_fresh}, ("fan_in_fan_out",)),
         Mutant("fan-in-ignored-backward", "the gradient of x reads a square transposed weight as it is",
                {"lora_backward": _never_turned("lora_backward")}, ("x",)),
         Mutant("square-always-turned", "every square weight is turned", {"lora_forward": _always_turned},
