@@ -80,9 +80,9 @@ def test_an_unknown_short_name_is_an_error_that_lists_the_known_ones(installed: 
 
 
 def test_a_short_name_whose_module_is_missing_names_the_extra_to_install(installed: Installed) -> None:
-    installed({"nonesuch": "nonesuch_library.adapter:backend"})
-    with pytest.raises(BackendLoadError, match=r"'nonesuch_library'; try: pip install 'qloracle\[nonesuch\]'"):
-        load_backend("nonesuch", "cpu")
+    installed({"torch-new": "nonesuch_library.adapter:backend"})
+    with pytest.raises(BackendLoadError, match=r"'nonesuch_library'; try: pip install 'qloracle\[torch\]'"):
+        load_backend("torch-new", "cpu")
 
 
 def test_a_device_that_the_backend_does_not_have_is_an_error_that_says_so() -> None:
