@@ -18,10 +18,13 @@ BOTH_CODES = ("blocks", "conversions", "dequantize", "double_quant", "layouts", 
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the tests of some files twice."""
+    """Run the tests of some files twice: the second time, with what a user here would not meet, among the slow ones."""
     if metafunc.module.__name__.rpartition("test_torch_")[2] in BOTH_CODES:
+        from qloracle_gpu.torch.kernels.compiled_loops import loops
+
         metafunc.fixturenames.append("cpu_code")
-        metafunc.parametrize("cpu_code", ["loops", "eager"], indirect=True)
+        second = [] if loops() is None else [pytest.mark.slow]
+        metafunc.parametrize("cpu_code", ["loops", pytest.param("eager", marks=second)], indirect=True)
 
 
 @pytest.fixture

@@ -51,14 +51,6 @@ def require_all_pass(report: Path, *options: str, **variables: str) -> None:
     assert {line["operation"] for line in exact_ones(found)} == exact
 
 
-def test_the_emulated_backend_passes_every_fourth_property_of_the_smoke_profile(tmp_path: Path) -> None:
-    options = ("--profile", "smoke", "--shard", "2/4")
-    found = judged(tmp_path / "report.jsonl", *options, QLORACLE_EMULATOR_ORDER="shuffled")
-    missed = set(LEVELS) - {line["operation"] for line in found}
-    assert 10 * len(missed) < len(LEVELS), f"a part that is to stand for the whole has nothing of {sorted(missed)}"
-
-
-@pytest.mark.slow
 def test_the_emulated_backend_passes_the_suite_at_its_smoke_profile(tmp_path: Path) -> None:
     require_all_pass(tmp_path / "report.jsonl", "--profile", "smoke", QLORACLE_EMULATOR_ORDER="shuffled")
 
