@@ -22,17 +22,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.module.__name__.rpartition("test_torch_")[2] in BOTH_CODES:
         from qloracle_gpu.torch.kernels.compiled_loops import loops
 
-        metafunc.fixturenames.append("cpu_code")
         second = [] if loops() is None else [pytest.mark.slow]
         metafunc.parametrize("cpu_code", ["loops", pytest.param("eager", marks=second)], indirect=True)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def cpu_code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the torch backend run its C loops, or the eager code beside them."""
+    """Let the torch backend run its C loops, or the eager code beside them, where a test is run with both."""
+    chosen = getattr(request, "param", None)
+    if chosen is None:
+        return
+    import torch
+
     from qloracle_gpu.torch.kernels import compiled_loops
 
-    if request.param == "eager":
+    if chosen == "eager":
         monkeypatch.setattr(compiled_loops, "loops", lambda: None)
     elif compiled_loops.loops() is None:
         pytest.skip("NOT RUN: no C compiler that knows the loops")
+    assert compiled_loops.loops_take(torch.empty(1)) == (chosen == "loops"), "the other code would be tested"
