@@ -9,7 +9,7 @@ from rich.console import Console
 
 from qloracle_conformance.c_header.text import header_text
 from qloracle_conformance.files import FileError, read_text, write_atomically
-from qloracle_conformance.library_matrix import library_matrix, library_reports
+from qloracle_conformance.library_matrix import OWN_REPORTS, library_matrix, library_reports
 from qloracle_conformance.plan import Plan
 from qloracle_conformance.reading import Run, read_run
 from qloracle_conformance.registry import properties
@@ -23,7 +23,6 @@ HEADER = Path("conformance/qloracle_conformance/c_header/qloracle.h")
 IDS = Path("conformance/qloracle_conformance/property_ids.txt")
 README = Path("README.md")
 RESULTS = Path("reports/results.md")
-OWN_REPORTS = ("torch-cpu", "torch-affine-cpu", "torch-layers-cpu", "torch-adamw-cpu", "cupy-emulated")
 REPORTS = (*OWN_REPORTS, "bitsandbytes-cpu")  # of the page of results
 BENCHMARKS = {
     "PyTorch on the CPU": Path("reports/bench-torch-cpu.json"),

@@ -9,8 +9,8 @@ from qloracle_conformance.registry import MODULES
 from qloracle_conformance.summary import ORDER
 from qloracle_conformance.verdicts import BROKEN
 
-# Backends of this project, which have a matrix of their own.
-OWN = ("reference", "torch", "torch-affine", "torch-layers", "torch-adamw", "cupy")
+# Reports of the backends of this project, which have a matrix of their own.
+OWN_REPORTS = ("torch-cpu", "torch-affine-cpu", "torch-layers-cpu", "torch-adamw-cpu", "cupy-emulated")
 GROUPS = {
     "conversions": "conversions between formats",
     "packing": "packing",
@@ -40,8 +40,7 @@ def library_reports(folder: Path) -> list[Run]:
     FileError
         If one is no complete report.
     """
-    runs = [read_run(path) for path in sorted(folder.glob("*-cpu.jsonl"))]
-    return [run for run in runs if run.header["backend"]["name"] not in OWN]
+    return [read_run(path) for path in sorted(folder.glob("*-cpu.jsonl")) if path.stem not in OWN_REPORTS]
 
 
 def library_matrix(runs: Sequence[Run]) -> str:

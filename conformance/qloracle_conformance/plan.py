@@ -133,5 +133,10 @@ def _check_claim(claim: Claim, backend: str) -> None:
                 f"backend {backend!r} claims {operation}.{stage} at level {level_of(claim, stage)};"
                 f" the strictest that can be judged is {strictest}"
             )
+    if not set(claim.dtypes) & set(OPERATIONS[operation].dtypes):
+        raise UsageError(
+            f"backend {backend!r} claims {operation!r} for dtypes {claim.dtypes}; "
+            f"it is defined for {', '.join(OPERATIONS[operation].dtypes)}"
+        )
     if not {1, 2, 3, 4} & set(claim.ndims):
         raise UsageError(f"backend {backend!r} claims {operation!r} for ndims {claim.ndims}, none of which is 1 to 4")

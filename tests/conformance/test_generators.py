@@ -118,12 +118,18 @@ def test_a_case_is_a_call_of_its_own_operation(operation: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("operation", each())
+@pytest.mark.parametrize("operation", each(name for name, op in OPERATIONS.items() if "float32" in op.dtypes))
 def test_weights_and_activations_have_the_claimed_type(operation: str, dtype: str) -> None:
     for name, case in generated(operation, 2, dtypes=(dtype,), out_dtypes=(dtype,)):
         found = {n: a.dtype for n, a in tensors(case).items()}
         assert set(found.values()) <= {dtype}, f"{name}: claimed {dtype}, generated {found}"
         assert case.options.get("dtype", dtype) == dtype, f"{name}: claimed {dtype}, asked for {case.options['dtype']}"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_stochastic_rounding_of_parameters_has_the_claimed_type(dtype: str) -> None:
+    for name, case in generated("adamw.stochastic", 2, dtypes=(dtype, "float32")):
+        assert case.array("p").dtype == case.array("gradient").dtype == dtype, name
 
 
 @pytest.mark.parametrize("block_size", [7, 4096])

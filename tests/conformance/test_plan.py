@@ -108,6 +108,11 @@ def test_the_seed_reaches_every_task() -> None:
         ),
         ((Claim("lora.forward", {"*": "bound", "scale": "tie"}),), {}, "claims lora.forward.scale at level tie"),
         ((Claim("packing.pack", {}, ndims=(0,)),), {}, "for ndims (0,), none of which is 1 to 4"),
+        (
+            (Claim("adamw.stochastic", {"*": "bound"}, dtypes=("float32",)),),
+            {},
+            "claims 'adamw.stochastic' for dtypes ('float32',); it is defined for float16, bfloat16",
+        ),
     ],
 )
 def test_what_makes_no_run_is_refused_with_its_reason(

@@ -1,9 +1,6 @@
 """Quantization-aware training: gradients pass straight through, ranges are observed as the reference does."""
 
 import copy
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from qloracle_gpu.torch.modules import FakeQuantize, QuantizedTensor
 
 from .affine_inputs import FORMATS, beside_codes
 from .layers import require_same_record
+from .suite_runs import passed_operations
 from .words import require_same
 
 OPERATORS = torch.ops.qloracle
@@ -234,12 +232,5 @@ def test_an_operator_refuses_affine_codes_without_limits_or_zero_points() -> Non
 
 @pytest.mark.slow
 def test_the_suite_finds_no_fault_of_the_affine_family(tmp_path: Path) -> None:
-    report, call = tmp_path / "report.jsonl", "import sys; from qloracle_conformance.cli import main; sys.exit(main())"
-    options = ["check", "--backend", "qloracle_gpu.torch.conformance_affine:backend", "--profile", "smoke",
-               "--report", str(report)]  # fmt: skip
-    command = [sys.executable, "-W", "ignore", "-c", call, *options]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    lines = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
-    passed = {line["operation"] for line in lines if line["type"] == "property" and line["status"] == "pass"}
+    passed = passed_operations("qloracle_gpu.torch.conformance_affine:backend", tmp_path)
     assert {"affine.parameters", "affine_group.quantize", "fake_quantize.backward", "affine.merge"} <= passed

@@ -1,8 +1,5 @@
 """AdamW on tensors: steps inside the reference's bounds, states exact, for hyperparameters that are no defaults."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +16,7 @@ from qloracle_gpu.torch.optim import quantized_moments, update
 from qloracle_gpu.torch.optim.options import StepConstants
 
 from .step_judging import FORMATS, host, judged_step, judged_step_8bit, native, require_same_bits
+from .suite_runs import passed_operations
 from .words import require_same, tensor
 
 OPTIONS = [
@@ -285,14 +283,7 @@ def test_strides_and_empty_tensors_are_taken() -> None:
 
 @pytest.mark.slow
 def test_the_suite_finds_no_fault_of_the_optimizers(tmp_path: Path) -> None:
-    report, call = tmp_path / "report.jsonl", "import sys; from qloracle_conformance.cli import main; sys.exit(main())"
-    options = ["check", "--backend", "qloracle_gpu.torch.conformance_optimizers:backend", "--profile", "smoke",
-               "--report", str(report)]  # fmt: skip
-    command = [sys.executable, "-W", "ignore", "-c", call, *options]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    lines = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
-    passed = {line["operation"] for line in lines if line["type"] == "property" and line["status"] == "pass"}
+    passed = passed_operations("qloracle_gpu.torch.conformance_optimizers:backend", tmp_path)
     assert {"adamw.step", "adamw8bit.step", "adamw.paged", "adamw.resume", "accumulate.step"} <= passed
 
 

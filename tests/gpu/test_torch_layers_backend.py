@@ -1,8 +1,5 @@
 """The modules as the conformance suite sees them, and faults planted in them."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +26,8 @@ from qloracle_gpu.torch.modules import (
     quantized_linear,
     quantized_tensor,
 )
+
+from .suite_runs import passed_operations
 
 MODULES = conformance_layers.backend()
 LAYERS = "qloracle_gpu.torch.conformance_layers"
@@ -300,11 +299,5 @@ def test_layers_that_compute_in_bfloat16_round_their_weight_to_it() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["backend", "backend_bfloat16"])
 def test_the_suite_finds_no_fault_of_the_modules(name: str, tmp_path: Path) -> None:
-    report, call = tmp_path / "report.jsonl", "import sys; from qloracle_conformance.cli import main; sys.exit(main())"
-    options = ["check", "--backend", f"{LAYERS}:{name}", "--profile", "smoke", "--report", str(report)]
-    command = [sys.executable, "-W", "ignore", "-c", call, *options]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    lines = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
-    passed = {line["operation"] for line in lines if line["type"] == "property" and line["status"] == "pass"}
+    passed = passed_operations(f"{LAYERS}:{name}", tmp_path)
     assert {c.operation for c in getattr(conformance_layers, name)().claims} <= passed

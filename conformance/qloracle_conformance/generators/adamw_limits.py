@@ -20,13 +20,13 @@ from qloracle_conformance.operations.adamw import adamw_options
 STOCHASTIC = ("small_lattice", "small_updates", "normal", "shapes", "memory", "extents")
 LIMITED = ("small_lattice", "normal", "near", "memory", "extents")
 LONG = ((4099,), (300, 70), (1027,), (33001,))
+ROUNDED_FORMATS = ("float16", "bfloat16")  # of parameters that random bits round
 _FULL = 2.0**32
 
 
 def stochastic_family(draw: Draw, claim: Claim, *, family: str) -> Case:
     """Random bits on, and one to either side of, the part of the way to the next number; the ends of their range."""
-    formats = [dtype for dtype in claim.dtypes if dtype != "float32"] or ["bfloat16"]
-    dtype = draw.choice(formats)
+    dtype = draw.choice([dtype for dtype in claim.dtypes if dtype in ROUNDED_FORMATS])
     sizes = {"shapes": SHAPES, "extents": LONG}.get(family, ((64,), (5, 7), (257,)))
     shape = draw.choice(admitted(claim, sizes))
     lattice = family in ("small_lattice", "small_updates")

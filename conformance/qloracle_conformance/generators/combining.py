@@ -11,7 +11,7 @@ from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.merging import adapter_format, layouts_of
-from qloracle_conformance.generators.values import full_significand, normal, rounded
+from qloracle_conformance.generators.values import full_significand, normal, one_not_finite, rounded
 
 LATTICES = ("small_lattice", "single", "wide_lattice", "shapes", "squares", "memory")
 FAMILIES = (*LATTICES, "normal")
@@ -62,8 +62,10 @@ def _arrays(
     random = draw.random()
     if family == "normal":
         a, b = normal(random, a_shape, dtype), normal(random, b_shape, dtype)
+        # A weight of 0 does not take away what is not finite.
         poisoned = draw.choice(("", "a", "b"))
-        return _poisoned(random, a, poisoned == "a"), _poisoned(random, b, poisoned == "b")
+        a, b = one_not_finite(random, a) if poisoned == "a" else a, one_not_finite(random, b) if poisoned == "b" else b
+        return a, b
     if family == "wide_lattice":
         lone = np.zeros(b_shape)
         places = random.integers(0, b_shape[1], b_shape[0])
@@ -78,14 +80,6 @@ def _arrays(
     whole = random.integers(-most, most + 1, a_shape) * 2.0 ** (-17 * small)
     signs = random.integers(-1, 2, b_shape) * 2.0 ** (10 * small)
     return rounded(whole, dtype), rounded(signs, dtype)
-
-
-def _poisoned(random: np.random.Generator, array: HostArray, chosen: bool) -> HostArray:
-    """Return an operand; if chosen, with a NaN or an infinity: a weight of 0 does not take it away."""
-    values = array.real()
-    if chosen:
-        values.reshape(-1)[random.integers(0, values.size)] = random.choice([np.nan, np.inf, -np.inf])
-    return rounded(values, array.dtype)
 
 
 def adapters_of(case: Case) -> list[LoraAdapter]:

@@ -22,7 +22,7 @@ from qloracle_conformance.generators.affine import code_range
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.merging import layouts_of, option
-from qloracle_conformance.generators.values import normal, rounded
+from qloracle_conformance.generators.values import normal, one_not_finite, rounded
 
 LATTICES = ("small_lattice", "ramps", "squares", "shapes", "poison", "memory", "tiles")
 FAMILIES = (*LATTICES, "normal")
@@ -51,7 +51,7 @@ def requantize_case(draw: Draw, claim: Claim, *, family: str, kind: str, operati
     if family == "poison":
         poisoned = draw.choice(("weight", "a", "b"))
         weight = _poisoned(random, weight, kind) if poisoned == "weight" else weight
-        a, b = _not_finite(random, a) if poisoned == "a" else a, _not_finite(random, b) if poisoned == "b" else b
+        a, b = one_not_finite(random, a) if poisoned == "a" else a, one_not_finite(random, b) if poisoned == "b" else b
     stabilized = "rank_stabilized" in claim.features and (rank in ROOTS or not lattice) and draw.choice((False, True))
     unit = ROOTS.get(rank, rank) if stabilized else rank
     alpha = unit * draw.choice((2.0, 0.5, -1.0)) if lattice else draw.choice((7.3, 16.0, -2.7))
@@ -160,14 +160,6 @@ def _poisoned(random: np.random.Generator, weight: Mapping[str, HostArray], kind
     if scale.size:
         scale.reshape(-1)[random.integers(0, scale.size)] = np.nan
     return {**weight, name: host(scale)}
-
-
-def _not_finite(random: np.random.Generator, array: HostArray) -> HostArray:
-    """Return an operand with a NaN or an infinity at one place."""
-    values = array.real()
-    if values.size:
-        values.reshape(-1)[random.integers(0, values.size)] = random.choice([np.nan, np.inf, -np.inf])
-    return rounded(values, array.dtype)
 
 
 def record_of(kind: str, arrays: Mapping[str, HostArray], options: Mapping[str, Any]) -> QuantizedWeight:

@@ -72,6 +72,14 @@ def special_words(fmt: Format) -> Array:
     return np.concatenate([magnitudes, magnitudes | np.uint64(fmt.sign_bit)]) if fmt.signed else magnitudes
 
 
+def one_not_finite(random: np.random.Generator, array: HostArray) -> HostArray:
+    """Return numbers with a NaN or an infinity at one place."""
+    values = array.real()
+    if values.size:
+        values.reshape(-1)[random.integers(0, values.size)] = random.choice([np.nan, np.inf, -np.inf])
+    return rounded(values, array.dtype)
+
+
 def normal(random: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: float | Array = 1.0) -> HostArray:
     """Return normally distributed numbers."""
     return rounded(random.standard_normal(shape) * scale, dtype)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from qloracle.formats import Array
+from qloracle.formats import TENSOR_FORMATS, Array
 from qloracle_conformance.arrays import HostArray
 from qloracle_conformance.backend import Claim, Level
 from qloracle_conformance.generators.case import Case, Generator
@@ -35,6 +35,7 @@ class Operation:
     options: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # plain options and all values that exist
     optional: Mapping[str, tuple[str, tuple[object, ...]]] = field(default_factory=dict)  # stage → option, any of these
     own_levels: Mapping[str, Level] = field(default_factory=dict)  # stages whose strictest level is another one
+    dtypes: tuple[str, ...] = TENSOR_FORMATS  # formats of floating-point inputs that it is defined for
     sums: tuple[str, ...] = ()  # stages that are one sum and nothing else: [bounds.sum] itself bounds them
 
     def stages_of(self, family: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Groups of elements that share a scale and a zero point: the whole tensor, rows, columns, or flat groups.
+"""Groups of elements that share a scale: the whole tensor, rows, columns, or flat groups.
 
 tensor: one group; row: one for every position in all axes but the last; column: one for every position in the last
-axis; group: flat runs in row-major order, the last one short where they do not fit.
+axis; group, or block: flat runs in row-major order, the last one short where they do not fit.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,28 +15,41 @@ from qloracle_gpu.torch.formats import float64_device
 from qloracle_gpu.torch.pieces import tiles, work_through
 
 GRANULARITIES = ("tensor", "row", "column", "group")
+FLAT = {"group": "group_size", "block": "block_size"}  # flat granularities, and the argument that holds their size
 
 
-def group_shape(shape: Sequence[int], granularity: str, group_size: int | None) -> tuple[int, ...]:
+def group_shape(
+    shape: Sequence[int], granularity: str, size: int | None, known: tuple[str, ...] = GRANULARITIES
+) -> tuple[int, ...]:
     """Return the shape of a tensor with one number for each group.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the tensor.
+    granularity : str
+    size : int or None
+        Elements in a flat group; None for the other granularities.
+    known : tuple of str
+        The granularities that the caller knows, the flat one last.
 
     Raises
     ------
     ArgumentTypeError, ArgumentValueError
-        If the granularity is unknown, or does not go with the shape or the group size.
+        If the granularity is unknown, or does not go with the shape or the size.
 
     Examples
     --------
     >>> group_shape((2, 3), "column", None), group_shape((2, 3), "group", 4)
     ((3,), (2,))
     """
-    require_one_of("granularity", granularity, GRANULARITIES)
-    if granularity == "group":
-        return (block_count(prod(shape), require_positive_integer("group_size", group_size)),)
-    if group_size is not None:
-        reject_value("group_size", f"None for granularity {granularity!r}", group_size)
+    require_one_of("granularity", granularity, known)
+    if granularity in FLAT:
+        return (block_count(prod(shape), require_positive_integer(FLAT[granularity], size)),)
+    if size is not None:
+        reject_value(FLAT[known[-1]], f"None for granularity {granularity!r}", size)
     if granularity != "tensor" and not shape:
-        reject_value("granularity", "'tensor' or 'group' for a 0-d array", repr(granularity))
+        reject_value("granularity", f"'tensor' or '{known[-1]}' for a 0-d array", repr(granularity))
     return {"tensor": (), "row": tuple(shape[:-1]), "column": tuple(shape[-1:])}[granularity]
 
 

@@ -10,13 +10,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from qloracle.errors import reject_value, require_positive_integer
+from qloracle.errors import reject_value
 from qloracle_gpu.torch.blocks import (
     absmax_of_columns,
     absmax_of_rows,
     block_absmax,
     block_columns,
-    block_count,
     block_matrices,
 )
 from qloracle_gpu.torch.compiling import compiles_as_operator
@@ -28,6 +27,7 @@ from qloracle_gpu.torch.formats import (
     require_dtype,
     require_tensor_format,
 )
+from qloracle_gpu.torch.groups import group_shape
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
 from qloracle_gpu.torch.kernels.compiled_loops import broadcast_steps, loops_take, run_loop
 from qloracle_gpu.torch.nearest import NearestRule, cell_table, write_nearest_codes
@@ -197,15 +197,7 @@ def _write_values(codes: Tensor, absmax: Tensor, out: Tensor) -> None:
 
 def absmax_shape(shape: tuple[int, ...], granularity: str, block_size: int | None) -> tuple[int, ...]:
     """Return the shape of the absmax, or raise if the granularity does not go with the shape or the block size."""
-    if granularity not in GRANULARITIES:
-        reject_value("granularity", f"one of {', '.join(GRANULARITIES)}", repr(granularity))
-    if granularity == "block":
-        return (block_count(prod(shape), require_positive_integer("block_size", block_size)),)
-    if block_size is not None:
-        reject_value("block_size", f"None for granularity {granularity!r}", block_size)
-    if granularity != "tensor" and not shape:
-        reject_value("granularity", "'tensor' or 'block' for a 0-d array", repr(granularity))
-    return {"tensor": (), "row": tuple(shape[:-1]), "column": tuple(shape[-1:])}[granularity]
+    return group_shape(shape, granularity, block_size, GRANULARITIES)
 
 
 def _absmax(x: Tensor, shape: tuple[int, ...], granularity: str, block_size: int | None) -> Tensor:

@@ -77,8 +77,8 @@ def select_targets(
     >>> select_targets(["h.0.attn.q_proj", "h.1.mlp.xq_proj", "q_proj_norm"], r".*q_proj", exclude=["attn.q_proj"])
     tensor([False,  True, False])
     """
-    options = {"linear": linear, "exclude": exclude, "layers": layers, "layers_pattern": layers_pattern}
-    return torch.tensor(selected_names(names, targets, **options), dtype=torch.bool)  # type: ignore[arg-type]
+    found = selected_names(names, targets, linear=linear, exclude=exclude, layers=layers, layers_pattern=layers_pattern)
+    return torch.tensor(found, dtype=torch.bool)
 
 
 def adapter_settings(

@@ -9,6 +9,7 @@ from qloracle_conformance.adapters.torch_arrays import LAYOUTS
 from qloracle_gpu.torch.conformance_layers.merges import FOUR_BITS
 from qloracle_gpu.torch.counting import BIAS_MODES
 from qloracle_gpu.torch.int8 import GRANULARITIES
+from qloracle_gpu.torch.quantizing_like import SCALES
 
 FEATURES = ("bias", "dropout", "rank_stabilized", "lora_bias", "fan_in_fan_out")
 SOURCE = "qloracle_gpu.torch.modules document the reference's rules as their own"
@@ -26,7 +27,7 @@ QUANTIZED: dict[str, Options] = {
     "llm_int8.backward": {},
 }  # fmt: skip
 MERGED: Options = {"fan_in_fan_out": BOTH, "adapter_dtype": ("same", "float32")}
-STORED: Options = {"fan_in_fan_out": BOTH, "scales": ("fresh", "kept")}
+STORED: Options = {"fan_in_fan_out": BOTH, "scales": SCALES}
 TABLES: Options = {"codebook": tuple(CODEBOOKS)}
 SUMS: dict[str, Options] = {
     **{f"{name}.{way}": {} for name in ("lora", "dora", "embedding") for way in WAYS},

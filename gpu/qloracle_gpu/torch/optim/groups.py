@@ -24,7 +24,7 @@ from qloracle_gpu.torch.optim.operands import require_same_format
 from qloracle_gpu.torch.optim.options import AdamwOptions
 
 Group = dict[str, Any]
-OWN_OPTIONS = ("min_8bit_size", "block_size", "capturable")  # a matter of the class and of the run, not of a file
+OPTIONS_8BIT = ("min_8bit_size", "block_size")
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def fitted_group(saved: Group, group: Group) -> Group:
 
     Whether its steps may be captured is what `group` says.
     """
-    own = {name: group[name] for name in OWN_OPTIONS if name in group}
-    taken = {name: value for name, value in saved.items() if name not in OWN_OPTIONS or name in own}
-    return {**own, **taken, **({"capturable": own["capturable"]} if "capturable" in own else {})}
+    own = {name: group[name] for name in (*OPTIONS_8BIT, "capturable") if name in group}
+    others = {n: v for n, v in saved.items() if n != "capturable" and (n not in OPTIONS_8BIT or n in group)}
+    return {**own, **others}
 
 
 def numbered(groups: list[Group]) -> Iterator[tuple[int, Tensor, Group]]:
