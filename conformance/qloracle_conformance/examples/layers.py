@@ -31,7 +31,7 @@ _WEIGHTS: _Weights = {
 }
 
 _MAGNITUDE = "magnitude=2,3,1"
-_DORA_WEIGHTS: _Weights = {"dora": ((_WEIGHT,), {}), "qdora": _WEIGHTS["qlora"]}
+_DORA_WEIGHTS: _Weights = {"dora": _WEIGHTS["lora"], "qdora": _WEIGHTS["qlora"]}
 _DATA = {4: "data:uint8=0xf7,0x70,0xc7", 8: "data:uint8=255,127,0,1,200,128"}
 _MERGED = {**_SCALE, "fan_in_fan_out": False, "dtype": "float32", "shape": (3, 2)}
 _TABLE = ("lora_a[1,3]=1,-1,2", "lora_b=1;0.5")  # of an embedding of three rows

@@ -10,13 +10,14 @@ import numpy as np
 from qloracle.formats import Array, format_named
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
-from qloracle_conformance.generators.adamw_lattice import Step, lattice_step, wide_step
+from qloracle_conformance.generators.adamw_lattice import Step, lattice_step, subnormal_step, wide_step
 from qloracle_conformance.generators.case import Case, admitted, each_layout
 from qloracle_conformance.generators.draw import Draw
 from qloracle_conformance.generators.values import full_significand, rounded, special_words, words
 
 FAMILIES = (
     "small_lattice", "wide_lattice", "normal", "near_eps", "exponents", "still", "steps", "shapes", "extents", "memory",
+    "subnormals",
 )  # fmt: skip
 WIDE = ("m", "v", "gradient", "p")  # what a wide lattice singles out
 HYPERPARAMETERS = (  # lr, beta1, beta2, eps, weight decay: none is the default of another, none is 1 minus another
@@ -56,6 +57,8 @@ def adamw_family(draw: Draw, claim: Claim, *, family: str, operation: str = "ada
     shape = draw.choice(admitted(claim, ((64,), (5, 7), (130,), (3, 4, 9))))
     if family == "small_lattice":
         return step_case(operation, lattice_step(draw, shape), dtype, lattice=True)
+    if family == "subnormals":
+        return step_case(operation, subnormal_step(draw, shape), dtype, lattice=True)
     if family == "wide_lattice":
         aim = draw.choice(WIDE)
         content = full_significand(draw.random(), shape, dtype if aim in ("p", "gradient") else "float32").real()

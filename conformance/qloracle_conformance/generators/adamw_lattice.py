@@ -84,6 +84,15 @@ def lattice_step(draw: Draw, shape: tuple[int, ...]) -> Step:
     return Step(p, gradient, m, v, options_of(corner, lr, 2.0**unit, decay))
 
 
+def subnormal_step(draw: Draw, shape: tuple[int, ...]) -> Step:
+    """Second moments that are subnormal, whose root is beside an eps that is as small."""
+    random, unit = draw.random(), draw.integer(-72, -66)
+    options = options_of(Corner(0.5, 0.5, LATE, 0, 0, 1), 0.5, draw.choice((1.0, 3.0)) * 2.0**unit, 0.0)
+    m = random.integers(-15, 16, shape) * 2.0 ** (unit + 1)
+    p = random.integers(-127, 128, shape) * 2.0**-6
+    return Step(p, np.zeros(shape), m, np.full(shape, 2.0 ** (2 * unit + 1)), options)
+
+
 def wide_step(draw: Draw, shape: tuple[int, ...], words: Array, aim: str) -> Step:
     """One operand at a time is a word of full significand, and goes through halvings and exact products alone.
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,7 @@ def stochastic_family(draw: Draw, claim: Claim, *, family: str) -> Case:
         step = small_update_step(draw, shape) if lattice else ordinary_step(draw, shape)
     if family == "normal":
         step = _not_finite(draw, step)
+        step.options["nonfinite"] = draw.choice(claim.options.get("nonfinite", ("propagate",)))
     case = step_case("adamw.stochastic", step, dtype)
     bits = threshold_bits(draw.random(), part_of_the_way(case), lattice)
     case = step_case("adamw.stochastic", step, dtype, lattice=lattice, bits=bits, repeat=family == "memory")
@@ -53,13 +55,18 @@ def small_update_step(draw: Draw, shape: tuple[int, ...]) -> Step:
     )
 
 
-def _not_finite(draw: Draw, step: Step) -> Step:
-    """Return a step, in some cases with a NaN or an infinite gradient."""
+def _not_finite(draw: Draw, step: Step, *, parameter: bool = False) -> Step:
+    """Return a step, in some cases with a NaN or an infinity in its gradient, or with a NaN in its parameter.
+
+    No infinity there: p − lr·wd·p of one is NaN, p·(1 − lr·wd) is not.
+    """
     special = draw.choice((0.0, np.nan, np.inf, -np.inf))
-    gradient = np.array(step.gradient)
-    if special and gradient.size:
-        gradient.reshape(-1)[draw.integer(0, gradient.size - 1)] = special
-    return replace(step, gradient=gradient)
+    name = draw.choice(("gradient", "p")) if parameter and np.isnan(special) else "gradient"
+    array = np.array(getattr(step, name))
+    if special and array.size:
+        array.reshape(-1)[draw.integer(0, array.size - 1)] = special
+    changed: dict[str, Any] = {name: array}
+    return replace(step, **changed)
 
 
 def part_of_the_way(case: Case) -> Array:
@@ -95,7 +102,7 @@ def limited_family(draw: Draw, claim: Claim, *, family: str) -> Case:
     shape = draw.choice(admitted(claim, LONG if family == "extents" else plain))
     step = limited_lattice_step(draw, shape) if lattice else _ordinary_limited(draw, shape, family)
     if family == "normal":  # a norm that is not finite limits nothing
-        step = _not_finite(draw, step)
+        step = _not_finite(draw, step, parameter=True)
     case = step_case("adamw.limited", step, dtype, lattice=lattice, repeat=family == "memory")
     return replace(case, layouts=each_layout(draw, claim, case.inputs)) if family == "memory" else case
 

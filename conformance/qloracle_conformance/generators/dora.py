@@ -17,7 +17,7 @@ from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case, each_layout
 from qloracle_conformance.generators.dora_bounded import few, normal, poisoned, tiny
 from qloracle_conformance.generators.draw import Draw
-from qloracle_conformance.generators.layers import KINDS, along
+from qloracle_conformance.generators.layers import KINDS, TURNED, along
 from qloracle_conformance.generators.limits import special_values
 from qloracle_conformance.generators.linear import Layer, batch_shapes, integer_layer, layer_case, sizes_for
 from qloracle_conformance.generators.stored_weights import Stored, stored_weight
@@ -53,6 +53,8 @@ def dora_case(draw: Draw, claim: Claim, *, family: str, operation: str) -> Case:
         dy = random.standard_normal(shape) if family in BOUNDED else random.integers(-1, 2, shape).astype(np.float64)
         layer = replace(layer, dy=dy)
     layer = along(layer, claim)
+    if not quantized and "fan_in_fan_out" in claim.features and family in TURNED:
+        layer = replace(layer, fan_in_fan_out=draw.choice((False, True)))
     layout = draw.choice(claim.layouts) if family == "memory" else "contiguous"
     case = layer_case(
         operation, layer, dtype, lattice=family not in BOUNDED, term="" if backward else term, layout=layout,

@@ -11,6 +11,7 @@ from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.case import Case, each_layout, fitted
 from qloracle_conformance.generators.draw import Draw
+from qloracle_conformance.generators.grouping import OPTIONS
 from qloracle_conformance.generators.limits import few_layer, limit_layer, option_layer
 from qloracle_conformance.generators.linear import (
     WIDE_LENGTHS,
@@ -28,7 +29,7 @@ from qloracle_conformance.generators.linear import (
     wide_layer,
     with_gradient,
 )
-from qloracle_conformance.generators.stored_weights import stored_weight
+from qloracle_conformance.generators.stored_weights import stored_weight, weight_in_codes
 from qloracle_conformance.generators.tiles import (
     WEIGHT,
     exponent_layer,
@@ -71,7 +72,7 @@ def layer_family(draw: Draw, claim: Claim, *, family: str, operation: str) -> Ca
         layer = with_gradient(layer, random, "" if lattice else dtype)
     layer = along(layer, claim)
     if operation.startswith("lora") and "fan_in_fan_out" in claim.features and family in TURNED:
-        layer = replace(layer, fan_in_fan_out=draw.choice((False, True)))
+        layer = replace(layer, fan_in_fan_out=draw.choice((False, True, True) if family == "shapes" else (False, True)))
     memory = family == "memory"
     layout = draw.choice(claim.layouts) if memory else "contiguous"
     make = partial(layer_case, operation, dtype=dtype, lattice=lattice, layout=layout, repeat=memory)
@@ -83,7 +84,11 @@ def layer_family(draw: Draw, claim: Claim, *, family: str, operation: str) -> Ca
     block_size = draw.choice(claim.block_sizes)
     kind = KINDS[operation.partition(".")[0]]
     if kind != "blocks":
-        stored = stored_weight(random, kind, layer.weight.shape, block_size, _contents(layer, family, lattice))
+        contents, shape = _contents(layer, family, lattice), layer.weight.shape
+        stored = (
+            weight_in_codes(draw, claim, shape, kind, contents) if kind in OPTIONS
+            else stored_weight(random, kind, shape, block_size, contents)
+        )  # fmt: skip
         return make(layer, term=term, weight=stored.arrays, options=stored.options)
     arrays = _weight_arrays(random, layer, block_size, family, lattice)
     options = {"codebook": "nf4", "block_size": block_size, "shape": layer.weight.shape}

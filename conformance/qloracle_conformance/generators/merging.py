@@ -122,7 +122,7 @@ def integer_merge(draw: Draw, claim: Claim, family: str) -> Merge:
 def wide_merge(draw: Draw, claim: Claim, dtype: str) -> Merge:
     """One nonzero power of two in each row of B against words of full significand; rows of W alone in between."""
     random = draw.random()
-    d_out, d_in, rank = draw.choice(((24, 33, 64), (40, 9, 256), (17, 70, 16)))
+    d_out, d_in, rank = draw.choice(((24, 33, 64), (40, 9, 256), (17, 70, 16), (48, 21, 1)))
     b = one_hot(random, d_out, rank, (-3, 3))
     alone = random.integers(0, 3, d_out) == 0
     b[alone] = 0.0
@@ -182,7 +182,7 @@ def extreme(draw: Draw, merge: Merge, dtype: str, adapter: str) -> Merge:
 def normal_merge(draw: Draw, claim: Claim, dtype: str) -> Merge:
     """Ordinary numbers, or numbers over many binades, and a scale that is no power of two."""
     random = draw.random()
-    d_out, d_in, rank = draw.choice(((24, 33, 3), (7, 200, 8), (70, 64, 17), (64, 31, 40), (31, 40, 1)))
+    d_out, d_in, rank = draw.choice(((24, 33, 3), (31, 40, 1), (7, 200, 8), (70, 64, 17), (64, 31, 40), (9, 130, 1)))
     weight = normal(random, (d_out, d_in), dtype, draw.choice((0.05, 1.0))).real()
     if draw.choice((False, True)):
         power = 2.0 ** random.integers(-6, 7, (d_out, 1))

@@ -5,15 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from qloracle.affine import GRANULARITIES as AFFINE
 from qloracle.formats import Array, format_named
-from qloracle.groups import group_shape
-from qloracle.int8 import GRANULARITIES as INT8
 from qloracle_conformance.arrays import HostArray, host
 from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.affine import code_range
 from qloracle_conformance.generators.case import Case, each_layout
 from qloracle_conformance.generators.draw import Draw
+from qloracle_conformance.generators.grouping import claimed_groups
 from qloracle_conformance.generators.linear import COUNTS, PRIMES, WIDE_LENGTHS, batch_shapes, one_hot
 from qloracle_conformance.generators.tiles import ROWS
 from qloracle_conformance.generators.values import full_significand, normal, rounded
@@ -24,7 +22,6 @@ LATTICES = (
 )  # fmt: skip
 FAMILIES = (*LATTICES, "normal", "specials")
 BACKWARD_FAMILIES = tuple(f for f in FAMILIES if f != "bias")
-ORDER = {"int8": ("row", "tensor", "column", "block"), "affine": ("row", "group", "tensor", "column")}
 WIDE = 96  # rows of x with one nonzero element each
 # Inputs and outputs: more than a tile has, no multiples of one.
 TILES = ((131, 67), (333, 129), (520, 70), (1031, 20), (67, 300))
@@ -38,8 +35,9 @@ def weight_case(draw: Draw, claim: Claim, *, family: str, kind: str, backward: b
     weight, options = quantized(draw, claim, random, shape, kind, family, backward)
     x = activations(draw, random, (*rows, inner), dtype, family)
     bias = _bias(random, outer, dtype, family) if "bias" in claim.features and not backward else None
-    if family == "specials":  # zeros do not hide what is not finite
-        x = _poisoned(random, rounded(x.real() * random.integers(0, 2, x.shape), x.dtype))
+    if family == "specials":  # zeros, and rows of them, do not hide what is not finite
+        kept = random.integers(0, 2, x.shape) * random.integers(0, 3, (*x.shape[:-1], 1)).astype(np.bool_)
+        x = _poisoned(random, rounded(x.real() * kept, x.dtype))
     inputs: dict[str, HostArray | None] = {"dy" if backward else "x": x, **weight}
     inputs |= {} if backward else {"bias": bias}
     layout = draw.choice(claim.layouts) if family == "memory" else "contiguous"
@@ -115,9 +113,7 @@ def quantized(
     backward: bool,
 ) -> tuple[dict[str, HostArray | None], dict[str, Any]]:  # fmt: skip
     """Return the parts of a quantized weight and their options."""
-    granularity = str(draw.choice(claim.options.get("granularity", ORDER[kind])))
-    flat = draw.choice(claim.block_sizes) if granularity in ("block", "group") else None
-    groups = group_shape(shape, granularity, flat, INT8 if kind == "int8" else AFFINE)
+    granularity, flat, groups = claimed_groups(draw, claim, shape)
     if kind == "int8":
         scale = _scales(random, groups, family) * (127 if family in LATTICES else 1)
         low = -128 if "minus_128" in claim.features else -127

@@ -10,7 +10,6 @@ from qloracle.blocks import block_count
 from qloracle.blockwise import QuantizedBlocks
 from qloracle.double_quant import DoubleQuantized
 from qloracle.formats import Array, format_named
-from qloracle.groups import group_shape
 from qloracle.int8 import QuantizedInt8
 from qloracle.nested_absmax import NESTED_BLOCK_SIZE, QuantizedAbsmax
 from qloracle.packing import pack_4bit
@@ -21,6 +20,7 @@ from qloracle_conformance.backend import Claim
 from qloracle_conformance.generators.affine import code_range
 from qloracle_conformance.generators.case import Case
 from qloracle_conformance.generators.draw import Draw
+from qloracle_conformance.generators.grouping import claimed_groups
 from qloracle_conformance.generators.merging import layouts_of, option
 from qloracle_conformance.generators.values import normal, one_not_finite, rounded
 
@@ -101,9 +101,7 @@ def quantized(
         if kind == "blocks":
             return {"data": data, "absmax": host(scale.astype(np.float32))}, options
         return {"data": data, **_nested(random, blocks)}, options
-    granularity = str(option(draw, claim, "granularity", "row"))
-    group = draw.choice(claim.block_sizes) if granularity in ("block", "group") else None
-    per_group = group_shape(shape, granularity, group, (granularity,))
+    granularity, group, per_group = claimed_groups(draw, claim, shape)
     scale = _powers(random, per_group) if lattice else np.asarray(random.uniform(0.01, 2.0, per_group))
     if kind == "int8":
         # 127·2^k: the quotients by 127 are exact.

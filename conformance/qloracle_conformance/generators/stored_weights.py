@@ -7,9 +7,14 @@ import numpy as np
 
 from qloracle.blocks import block_count
 from qloracle.formats import Array
+from qloracle.groups import spread_groups
 from qloracle.packing import pack_4bit
 from qloracle.tables import codebook_named
 from qloracle_conformance.arrays import HostArray, host
+from qloracle_conformance.backend import Claim
+from qloracle_conformance.generators.affine import code_range
+from qloracle_conformance.generators.draw import Draw
+from qloracle_conformance.generators.grouping import claimed_groups
 
 NESTED = 256  # blocks in a nested group
 WORD = 10  # exponent of words: their products with subnormal activations are normal
@@ -31,20 +36,12 @@ def stored_weight(
     contents: str,
     codebook: str = "nf4",
 ) -> Stored:
-    """Return a weight of a kind: "blocks", "double", "int8" or "affine".
+    """Return a weight of kind "blocks" or "double".
 
     `contents`: "integers", small ones times powers of two that differ from group to group; "words", entries of full
     significand times powers of two; "large", small integers times large powers of two; "normal", any codes and
     scales; "zeros".
     """
-    if kind in ("blocks", "double"):
-        return _in_blocks(random, kind, shape, block_size, contents, codebook)
-    return _in_codes(random, kind, shape, block_size, contents)
-
-
-def _in_blocks(
-    random: np.random.Generator, kind: str, shape: tuple[int, int], block_size: int, contents: str, codebook: str
-) -> Stored:
     table, size = codebook_named(codebook), shape[0] * shape[1]
     whole = np.flatnonzero(np.isin(table.entries, (-1.0, 0.0, 1.0)))
     codes = (
@@ -91,16 +88,22 @@ def _nested(random: np.random.Generator, blocks: int, contents: str) -> dict[str
     }
 
 
-def _in_codes(random: np.random.Generator, kind: str, shape: tuple[int, int], block_size: int, contents: str) -> Stored:
-    """Return a weight with a scale for every row; INT8 codes count 1/127 of the absmax each, affine ones a scale."""
-    largest = 3 if contents == "integers" else 127
-    steps = random.integers(-largest, largest + 1, shape)
-    scale = _scales(random, shape[0], contents)
+def weight_in_codes(draw: Draw, claim: Claim, shape: tuple[int, int], kind: str, contents: str) -> Stored:
+    """Return a weight of kind "int8" or "affine"; INT8 codes count 1/127 of the absmax each, affine ones a scale."""
+    random, largest = draw.random(), 3 if contents == "integers" else 127
+    granularity, size, groups = claimed_groups(draw, claim, shape)
+    scale, steps = _scales(random, groups, contents), random.integers(-largest, largest + 1, shape)
     if kind == "int8":
+        if largest == 127 and "minus_128" in claim.features:
+            steps = np.where(random.integers(0, 16, shape) == 0, -128, steps)
         absmax = scale if contents == "normal" else scale * np.float32(127)
         arrays = {"codes": host(steps.astype(np.int8)), "absmax": host(absmax)}
-        return Stored(arrays, {"granularity": "row", "block_size": None})
-    zero_point = random.integers(1, 120, shape[0]).astype(np.int32)
-    codes = np.clip(steps + zero_point[:, np.newaxis], 0, 255).astype(np.uint8)
-    arrays = {"codes": host(codes), "scale": host(scale), "zero_point": host(zero_point)}
-    return Stored(arrays, {"granularity": "row", "group_size": None, "qmin": 0, "qmax": 255})
+        return Stored(arrays, {"granularity": granularity, "block_size": size})
+    qmin, qmax = code_range(draw, claim)
+    zero_point = np.asarray(random.integers(qmin, qmax + 1, groups), np.int32)
+    codes = np.clip(steps + spread_groups(zero_point, shape, granularity, size), qmin, qmax)
+    arrays = {
+        "codes": host(codes.astype(np.int8 if qmin < 0 else np.uint8)), "scale": host(scale),
+        "zero_point": host(zero_point),
+    }  # fmt: skip
+    return Stored(arrays, {"granularity": granularity, "group_size": size, "qmin": qmin, "qmax": qmax})

@@ -66,6 +66,15 @@ def _row_limited(x: Values, update: Array) -> Array:
     return np.array(parts).reshape(update.shape)
 
 
+def _unguarded(x: Values, update: Array) -> Array:
+    """Multiply by min(1, limit/norm) even where a norm is not finite."""
+    if x.o.max_update_norm is None:
+        return update
+    size = _norm(update)
+    factor = np.minimum(1.0, np.divide(x.o.max_update_norm * _norm(x.p), size)) if size else 1.0
+    return update * factor
+
+
 def _limits() -> dict[str, tuple[str, Kernel]]:
     plain = partial(_limit, limit=lambda x: _norm(x.p))
 
@@ -86,6 +95,7 @@ def _limits() -> dict[str, tuple[str, Kernel]]:
             lambda x, u: _norm(u), lambda x: _norm(x.p * (1 - x.o.lr * x.o.weight_decay)))),
         "by-row": ("every row has a limit of its own", Kernel(limited=_row_limited)),
         "decay-too": ("the limit scales the decay too", Kernel(limited=lambda x, u: u, combined=decay_too)),
+        "unguarded": ("a norm that is NaN makes every element NaN", Kernel(limited=_unguarded)),
         "missing": ("the limit is ignored", Kernel(limited=lambda x, u: u)),
         "squared-factor": ("the factor is applied twice", Kernel(
             limited=lambda x, u: KERNEL.limited(x, u) ** 2 / np.where(u == 0, 1, u))),

@@ -63,6 +63,7 @@ from qloracle_conformance.mutants.stochastic_faults import stochastic_faults
 from qloracle_conformance.mutants.storage_faults import storage_faults
 from qloracle_conformance.mutants.table_faults import table_faults
 from qloracle_conformance.mutants.trajectory_faults import trajectory_faults
+from qloracle_conformance.mutants.turned_faults import turned_faults
 
 LENGTHS = (64, 1024, 11008)
 OPERANDS = ("dy", "x", "weight", "lora_a", "lora_b")
@@ -289,6 +290,7 @@ def catalogue() -> list[Mutant]:
         *affine_faults(),
         *layer_faults(),
         *lora_faults(),
+        *turned_faults(),
         *dora_faults(),
         *embedding_faults(),
         *product_faults(),

@@ -116,26 +116,45 @@ def square_transposed(function: str) -> Op:
     return layer
 
 
-def transposed_scales(**arguments: Any) -> Any:
-    """Use the absmax of a row for the column of a square weight."""
-    codes = arguments["codes"]
-    if arguments["granularity"] == "row" and codes.shape[0] == codes.shape[1]:
-        arguments = {**arguments, "granularity": "column"}
-    return OPS["int8_weight_forward"](**arguments)
+def transposed_scales(function: str, granularity: str = "row") -> Op:
+    """Use the scale of a row for the column of a square weight, or the other way round."""
+
+    def layer(**arguments: Any) -> Any:
+        codes = arguments["codes"]
+        if arguments["granularity"] == granularity and codes.shape[0] == codes.shape[1]:
+            arguments = {**arguments, "granularity": "column" if granularity == "row" else "row"}
+        return OPS[function](**arguments)
+
+    return layer
 
 
-def groups_in_rows(**arguments: Any) -> Any:
-    """Find the group of an element by its place in its row and a whole number of groups a row."""
-    codes, size = arguments["codes"], arguments["group_size"]
-    if arguments["granularity"] != "group" or not codes.items.size:
-        return OPS["affine_weight_forward"](**arguments)
-    rows, columns = codes.shape
-    each = -(-columns // size)
-    place = np.minimum(
-        np.arange(rows)[:, np.newaxis] * each + np.arange(columns) // size, arguments["scale"].items.size - 1
-    )
-    expanded = {n: host(np.ascontiguousarray(arguments[n].items[place].reshape(-1))) for n in ("scale", "zero_point")}
-    return OPS["affine_weight_forward"](**{**arguments, **expanded, "group_size": 1})
+def groups_in_rows(function: str) -> Op:
+    """Find the flat group of an element by its place in its row and a whole number of groups a row."""
+
+    def layer(**arguments: Any) -> Any:
+        codes: HostArray = arguments["codes"]
+        name = "group_size" if "group_size" in arguments else "block_size"
+        if (size := arguments[name]) is None or not codes.items.size:
+            return OPS[function](**arguments)
+        (rows, columns), scales = codes.shape, [n for n in ("scale", "zero_point", "absmax") if n in arguments]
+        each, last = -(-columns // size), arguments[scales[0]].items.size - 1
+        place = np.minimum(np.arange(rows)[:, np.newaxis] * each + np.arange(columns) // size, last).reshape(-1)
+        expanded = {n: host(np.ascontiguousarray(arguments[n].items[place])) for n in scales}
+        return OPS[function](**(arguments | expanded | {name: 1}))
+
+    return layer
+
+
+def rows_of_zeros_skipped(function: str) -> Op:
+    """Give the rows of zeros no product: only their bias is left."""
+
+    def layer(**arguments: Any) -> Any:
+        y, x, bias = OPS[function](**arguments), arguments["x"], arguments["bias"]
+        silent = np.all(x.real() == 0, axis=-1, keepdims=True)
+        zeros = np.zeros((), y.items.dtype)
+        return host(np.where(silent, zeros if bias is None else bias.items, y.items), y.dtype)
+
+    return layer
 
 
 def scales_of_the_first(**arguments: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from qloracle.formats import Array
 from qloracle_conformance.adapters.reference import OPS
-from qloracle_conformance.arrays import HostArray, host
+from qloracle_conformance.arrays import host
 from qloracle_conformance.mutants.adapter_operands import Single, backward_as, forward_as
 from qloracle_conformance.mutants.lora_gradient_faults import (
     flushed,
@@ -44,32 +44,6 @@ def output(
 def _turned(o: Single) -> Array:
     """Read a weight that was declared transposed as it is where it is square."""
     return o.weight.T if o.weight.shape[0] == o.weight.shape[1] else o.weight
-
-
-def _never_turned(function: str) -> Callable[..., Any]:
-    """Ignore that a square weight is stored transposed; others do not fit and are turned."""
-
-    def layer(**arguments: Any) -> Any:
-        turned = arguments.pop("fan_in_fan_out", False)
-        weight: HostArray = arguments["weight"]
-        if turned and weight.shape[0] != weight.shape[1]:
-            arguments["weight"] = HostArray(np.ascontiguousarray(weight.items.T), weight.dtype)
-        return OPS[function](**arguments)
-
-    return layer
-
-
-def _never_turned_while_fresh(**arguments: Any) -> Any:
-    """Ignore it while B is zero, as a path does that leaves such an adapter out."""
-    never, right = _never_turned("lora_forward"), OPS["lora_forward"]
-    return (right if np.any(arguments["lora_b"].real()) else never)(**arguments)
-
-
-def _always_turned(**arguments: Any) -> Any:
-    """Turn every square weight, as a layer that reads shapes and no flags does."""
-    weight = arguments["weight"]
-    square = weight.shape[0] == weight.shape[1]
-    return OPS["lora_forward"](**{**arguments, "fan_in_fan_out": square or arguments.get("fan_in_fan_out", False)})
 
 
 def _kept_weight(function: str) -> Callable[..., Any]:
@@ -178,13 +152,6 @@ def lora_faults() -> list[Mutant]:
         Mutant("qlora-affine-zero-point", "the zero point is not subtracted",
                {"qlora_affine_forward": _stored_with(zero_point=np.zeros_like)}, STORED_TERMS),
         Mutant("qlora-affine-scale-of-row-0", "the scale of the first row serves all",
-               {"qlora_affine_forward": _stored_with(scale=lambda v: np.resize(v[:1], v.shape))}, STORED_TERMS),
-        Mutant("fan-in-ignored-if-square", "a square weight that is stored transposed is read as it is",
-               {"lora_forward": _never_turned("lora_forward")}, ("fan_in_fan_out", "whole")),
-        Mutant("fan-in-ignored-while-fresh", "a square transposed weight is read as it is while B is zero",
-               {"lora_forward": _never_turned_while_fresh}, ("fan_in_fan_out",)),
-        Mutant("fan-in-ignored-backward", "the gradient of x reads a square transposed weight as it is",
-               {"lora_backward": _never_turned("lora_backward")}, ("x",)),
-        Mutant("square-always-turned", "every square weight is turned", {"lora_forward": _always_turned},
-               ("base", "whole", "fan_in_fan_out")),
+               {"qlora_affine_forward": _stored_with(scale=lambda v: np.resize(v.reshape(-1)[:1], v.shape))},
+               STORED_TERMS),
     ]  # fmt: skip

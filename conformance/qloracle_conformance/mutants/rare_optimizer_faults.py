@@ -1,16 +1,19 @@
 """Optimizers that are wrong for what is rarely given: late steps, zeros, many tokens, long states, large gradients."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from qloracle.formats import FLOAT32
+from qloracle.formats import FLOAT32, Array
 from qloracle.rounding import encode
 from qloracle_conformance.adapters.reference.optimizers import OPS
 from qloracle_conformance.arrays import HostArray, host
+from qloracle_conformance.mutants.adamw_kernel import Kernel, Values, adamw_with
 from qloracle_conformance.mutants.mutant import Mutant
 from qloracle_conformance.mutants.two_paths import Arguments, with_changed, with_items
 
+KERNEL = Kernel()
 PAGE = 4096  # bytes
 _OUT_OF_RANGE = 2.0**64  # its square is no float32 number
 
@@ -95,12 +98,27 @@ def _bytes_in_32_bits(**arguments: Any) -> Any:
     return OPS["page_in"](**{**arguments, "budget": wrapped})
 
 
+def _flushed_root(x: Values) -> Array:
+    """Take the root of a subnormal second moment for 0, as an approximate root does that flushes."""
+    return KERNEL.denominator(replace(x, v=np.where(x.v < 2.0**FLOAT32.minimum_exponent, 0.0, x.v)))
+
+
+def _policy_forgotten(**arguments: Any) -> Any:
+    """Let gradients that are not finite through wherever the parameter is rounded by random bits."""
+    policy = "propagate" if arguments["random_bits"] is not None else arguments["nonfinite"]
+    return OPS["adamw_step"](**{**arguments, "nonfinite": policy})
+
+
 def rare_optimizer_faults() -> list[Mutant]:
     """Return the mutants of optimizers, clipping, accumulation and paging."""
     moments = ("m", "v", "p")
     return [
         Mutant("adamw-step-16-bits", "the step is kept in 16 bits",
                {"adamw_step": with_changed("adamw_step", step=_sixteen_bits)}, ("p",)),
+        Mutant("adamw-root-flushed", "the root of a subnormal second moment is 0",
+               {"adamw_step": adamw_with(Kernel(denominator=_flushed_root))}, ("p",)),
+        Mutant("adamw-stochastic-policy-forgotten", "a step with random bits lets every gradient through",
+               {"adamw_step": _policy_forgotten}, moments, operations="adamw.stochastic"),
         Mutant("adamw-gradient-clamped", "gradients whose squares overflow are clamped",
                {"adamw_step": with_changed("adamw_step", gradient=_clamped)}, moments),
         Mutant("adamw-nan-parameter-reset", "parameters that are NaN become 0", {"adamw_step": _nan_reset}, ("p",)),

@@ -94,8 +94,8 @@ def dora_mistakes(arguments: Arguments) -> dict[str, Arguments]:
 
 
 def _norms(arguments: Arguments) -> Array:
-    names = ("weight", "lora_a", "lora_b", "alpha", "rank_stabilized")
-    return dora_norm(**{name: arguments[name] for name in names})
+    names = ("weight", "lora_a", "lora_b", "alpha", "rank_stabilized", "fan_in_fan_out")
+    return dora_norm(**{name: arguments[name] for name in names if name in arguments})
 
 
 def forward_intermediates(case: Case) -> dict[str, Array]:

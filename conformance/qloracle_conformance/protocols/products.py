@@ -10,7 +10,7 @@ class DoraForward(Protocol):
 
     def __call__(
         self, x: Native, weight: Native, lora_a: Native, lora_b: Native, magnitude: Native, bias: Native | None,
-        mask: Native | None, *, alpha: float, dropout: float, rank_stabilized: bool,
+        mask: Native | None, *, alpha: float, dropout: float, rank_stabilized: bool, fan_in_fan_out: bool = False,
     ) -> Native:  # fmt: skip
         """Return y in the format of x; arguments are passed by name."""
         ...
@@ -21,7 +21,7 @@ class DoraBackward(Protocol):
 
     def __call__(
         self, dy: Native, x: Native, weight: Native, lora_a: Native, lora_b: Native, magnitude: Native,
-        mask: Native | None, *, alpha: float, dropout: float, rank_stabilized: bool,
+        mask: Native | None, *, alpha: float, dropout: float, rank_stabilized: bool, fan_in_fan_out: bool = False,
     ) -> tuple[Native, Native, Native, Native, Native]:  # fmt: skip
         """Return the gradients of x, A, B, the magnitude and the bias, in the format of x."""
         ...

@@ -3,8 +3,9 @@
 from qloracle.decomposition import EXCLUSIONS
 from qloracle.llm_int8 import OUTLIER_WEIGHTS
 from qloracle_conformance.backend import Level
-from qloracle_conformance.generators import affine, decomposing
+from qloracle_conformance.generators import decomposing
 from qloracle_conformance.generators import quantized_linear as inputs
+from qloracle_conformance.generators.grouping import OPTIONS
 from qloracle_conformance.generators.restoring import families
 from qloracle_conformance.operations import int8_linear
 from qloracle_conformance.operations.operation import Operation
@@ -16,19 +17,17 @@ def operations() -> list[Operation]:
     """Return the operations."""
     made = []
     for kind in ("int8", "affine"):
-        options: dict[str, tuple[object, ...]] = {"granularity": inputs.ORDER[kind]}
-        options |= {"code_range": tuple(affine.CODE_RANGES)} if kind == "affine" else {}
         made += [
             Operation(f"{kind}_weight.forward", f"{kind}_weight_forward", 1, {"y": "weight_only.forward"},
                       int8_linear.judge_weight_only,
                       families(inputs.weight_case, inputs.FAMILIES, kind=kind, backward=False),
                       int8_linear.weight_only_intermediates, strictest="bound", bound="bounds.weight_only",
-                      given=f"{kind}_row.dequantize", options=options),
+                      given=f"{kind}_row.dequantize", options=OPTIONS[kind]),
             Operation(f"{kind}_weight.backward", f"{kind}_weight_backward", 2,
                       {"x": "weight_only.backward", "bias": "weight_only.backward"}, int8_linear.judge_backward,
                       families(inputs.weight_case, inputs.BACKWARD_FAMILIES, kind=kind, backward=True),
                       int8_linear.backward_intermediates, strictest="bound", bound="bounds.weight_only",
-                      given=f"{kind}_row.dequantize", options=options),
+                      given=f"{kind}_row.dequantize", options=OPTIONS[kind]),
         ]  # fmt: skip
     decomposed = {
         "outliers": "llm_int8.outliers", "absmax": "llm_int8.absmax", "codes": "llm_int8.codes",

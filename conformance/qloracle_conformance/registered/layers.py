@@ -1,6 +1,7 @@
 """Operations of layers with low-rank adapters."""
 
 from qloracle_conformance.generators import layers
+from qloracle_conformance.generators.grouping import OPTIONS
 from qloracle_conformance.generators.linear import TERMS
 from qloracle_conformance.operations import layers as judges
 from qloracle_conformance.operations.operation import Operation
@@ -28,11 +29,12 @@ def operations() -> list[Operation]:
             terms |= {"lora_bias": "lora.bias", "fan_in_fan_out": "lora.fan_in_fan_out"}
             gradients["lora_bias"] = "lora.bias"
         reached = {**layers.REACHED, "small_lattice": TERMS}
+        options = OPTIONS.get(layers.KINDS.get(kind, ""), {})
         made += [
             Operation(forward, f"{kind}_forward", 1, terms, judges.judge_forward, layers.layer_families(forward),
-                      judges.forward_intermediates, reached, "bound", "bounds.lora", GIVEN[kind]),
+                      judges.forward_intermediates, reached, "bound", "bounds.lora", GIVEN[kind], options=options),
             Operation(backward, f"{kind}_backward", len(gradients), gradients, judges.judge_backward,
                       layers.layer_families(backward), judges.backward_intermediates, strictest="bound",
-                      bound="bounds.lora", given=GIVEN[kind], sums=("bias",)),
+                      bound="bounds.lora", given=GIVEN[kind], options=options, sums=("bias",)),
         ]  # fmt: skip
     return made

@@ -35,7 +35,7 @@ def _steps() -> list[Operation]:
                   special, judges.step_intermediates, strictest="bound", options=policies),
         Operation("adamw.stochastic", "adamw_step", 3, {**MOMENTS, "p": "adamw.stochastic"}, judges.judge_step,
                   adamw_limits.stochastic_families(), judges.step_intermediates, strictest="bound",
-                  dtypes=adamw_limits.ROUNDED_FORMATS),
+                  options=policies, dtypes=adamw_limits.ROUNDED_FORMATS),
         Operation("adamw.limited", "adamw_step", 3, {**MOMENTS, "p": "clip.update"}, judges.judge_step,
                   adamw_limits.limited_families(), judges.step_intermediates, strictest="bound", bound="bounds.adamw"),
         Operation("adamw8bit.step", "adamw8bit_step", 5, states, judges_8bit.judge_step_8bit, adamw8bit.families(),

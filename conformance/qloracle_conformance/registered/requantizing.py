@@ -3,9 +3,8 @@
 from qloracle.quantizing_like import SCALES
 from qloracle.tables import CODEBOOKS
 from qloracle_conformance.backend import Level
-from qloracle_conformance.generators import affine
 from qloracle_conformance.generators import requantizing as inputs
-from qloracle_conformance.generators.quantized_linear import ORDER
+from qloracle_conformance.generators.grouping import OPTIONS
 from qloracle_conformance.generators.restoring import families
 from qloracle_conformance.operations import requantizing as judges
 from qloracle_conformance.operations.operation import Operation
@@ -18,14 +17,13 @@ BOUND: dict[str, Level] = {"codes": "bound"}
 def operations() -> list[Operation]:
     """Return the operations."""
     books: Options = {"codebook": tuple(CODEBOOKS)}
-    ranges: Options = {"granularity": ORDER["affine"], "code_range": tuple(affine.CODE_RANGES)}
     nested = ("codes", "offset", "nested_absmax", "nested_codes")
     lattices = inputs.LATTICES
     return [
         _merge("blocks.merge", "blocks", ("absmax", "codes"), inputs.FAMILIES, books),
         _merge("double.merge", "double", nested, lattices, {"codebook": ("nf4", "fp4")}),
-        _merge("int8.merge", "int8", ("absmax", "codes"), inputs.FAMILIES, {"granularity": ORDER["int8"]}),
-        _merge("affine.merge", "affine", ("scale", "zero_point", "codes"), inputs.FAMILIES, ranges),
+        _merge("int8.merge", "int8", ("absmax", "codes"), inputs.FAMILIES, OPTIONS["int8"]),
+        _merge("affine.merge", "affine", ("scale", "zero_point", "codes"), inputs.FAMILIES, OPTIONS["affine"]),
         Operation("blocks.merge_original", "merge_blocks_original", 2,
                   {"absmax": "merge.original", "codes": "merge.original"}, judges.judge_of("blocks"),
                   families(inputs.requantize_case, inputs.FAMILIES, kind="blocks", operation="blocks.merge_original"),

@@ -34,8 +34,8 @@ EXACT: dict[str, Options] = {
 SUMS: dict[str, Options] = {
     "affine_weight.forward": CODES | GROUPS,
     "affine_weight.backward": CODES | GROUPS,
-    "qlora_affine.forward": {},
-    "qlora_affine.backward": {},
+    "qlora_affine.forward": CODES | GROUPS,
+    "qlora_affine.backward": CODES | GROUPS,
     "affine.merge": CODES | GROUPS | MERGES,
 }
 SOURCE = "qloracle_gpu.torch documents the reference's rules as its own"

@@ -26,8 +26,7 @@ SUMS = (
 EXACT = ("paged.plan", "adamw.paged", "adamw.resume")
 BITS: dict[str, tuple[object, ...]] = {"state_bits": (32, 8)}
 OPTIONS: dict[str, dict[str, tuple[object, ...]]] = {
-    "adamw.nonfinite": {"nonfinite": NONFINITE},
-    "adamw8bit.step": {"nonfinite": NONFINITE},
+    **{name: {"nonfinite": NONFINITE} for name in ("adamw.nonfinite", "adamw.stochastic", "adamw8bit.step")},
     "gradient.accumulate": {"reduction": REDUCTIONS},
     "accumulate.step": {"reduction": REDUCTIONS},
     "adamw.paged": BITS,

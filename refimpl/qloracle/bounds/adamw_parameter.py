@@ -84,8 +84,7 @@ def adamw_parameter_bound(
         quotient = _quotient(m, v, options, step, work)
         fits, scale, error = quotient.fits, 1.0, _update_error(options, step, work, roundings)
         if options.max_update_norm is not None:
-            centre = (quotient.lo + quotient.hi) / 2
-            scale, more, usable = _limit(centre, p64, options.max_update_norm, error, work)
+            scale, more, usable = _limit(quotient, p64, options.max_update_norm, error, work)
             fits, error = fits & usable, error + more
         lr, decay = options.lr * scale, options.lr * options.weight_decay
         rest, moved = p64 * (1 - decay), quotient.magnitude > 0
@@ -169,8 +168,15 @@ def _decay_error(p: Array, options: AdamwOptions, decay: float, moved: Array, wo
     return error
 
 
-def _limit(update: Array, p: Array, most: float, error: float, work: Format) -> tuple[float, float, bool]:
-    """Return the factor of a limit on the norm, what it adds to the exponent, and whether it can be judged."""
+def _limit(quotient: _Quotient, p: Array, most: float, error: float, work: Format) -> tuple[float, float, bool]:
+    """Return the factor of a limit on the norm, what it adds to the exponent, and whether it can be judged.
+
+    An update, or a parameter, of which an element is NaN or infinite in every form has no finite norm: no limit.
+    """
+    lost = np.isnan(quotient.lo) & np.isnan(quotient.hi) | np.isinf(quotient.lo) & (quotient.lo == quotient.hi)
+    if lost.any() or not np.isfinite(p).all():
+        return 1.0, 0.0, True
+    update = (quotient.lo + quotient.hi) / 2
     norm, limit, terms = real_norm(update), most * real_norm(p), update.size
     extra = error + (terms + 6) * work.unit_roundoff
     small = terms * work.half_smallest_subnormal * 2.0**26

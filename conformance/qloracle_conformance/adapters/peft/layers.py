@@ -117,20 +117,22 @@ def lora_backward(
 
 def dora_forward(
     x: Tensor, weight: Tensor, lora_a: Tensor, lora_b: Tensor, magnitude: Tensor, bias: Tensor | None,
-    mask: Tensor | None, **settings: Any,
+    mask: Tensor | None, *, fan_in_fan_out: bool = False, **settings: Any,
 ) -> Tensor:  # fmt: skip
-    """``lora.Linear`` with ``use_dora``."""
-    base = linear(weight, bias, fan_in_fan_out=False)
-    return applied(lora_layer(base, lora_a, lora_b, magnitude=magnitude, **settings), x, mask).detach()
+    """``lora.Linear`` with ``use_dora``, on ``nn.Linear`` or ``Conv1D``."""
+    base = linear(weight, bias, fan_in_fan_out=fan_in_fan_out)
+    settings |= {"magnitude": magnitude, "fan_in_fan_out": fan_in_fan_out}
+    return applied(lora_layer(base, lora_a, lora_b, **settings), x, mask).detach()
 
 
 def dora_backward(
     dy: Tensor, x: Tensor, weight: Tensor, lora_a: Tensor, lora_b: Tensor, magnitude: Tensor, mask: Tensor | None,
-    **settings: Any,
+    *, fan_in_fan_out: bool = False, **settings: Any,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Its gradients."""
-    base = linear(weight, weight.new_zeros(len(lora_b)), fan_in_fan_out=False)
-    return tuple(gradients(lora_layer(base, lora_a, lora_b, magnitude=magnitude, **settings), dy, x, mask).values())
+    base = linear(weight, weight.new_zeros(len(lora_b)), fan_in_fan_out=fan_in_fan_out)
+    settings |= {"magnitude": magnitude, "fan_in_fan_out": fan_in_fan_out}
+    return tuple(gradients(lora_layer(base, lora_a, lora_b, **settings), dy, x, mask).values())
 
 
 def embedding(weight: Tensor, lora_a: Tensor, lora_b: Tensor, *, alpha: float, rank_stabilized: bool) -> Any:

@@ -52,8 +52,7 @@ OPTIONS: dict[str, dict[str, tuple[object, ...]]] = {
     "absmax.quantize": {"codebook": NESTED_CODEBOOKS},
     "absmax.dequantize": {"codebook": NESTED_CODEBOOKS},
     "llm_int8.forward": {"exclusion": EXCLUSIONS, "outlier_weight": OUTLIER_WEIGHTS},
-    "adamw.nonfinite": {"nonfinite": tuple(NONFINITE)},
-    "adamw8bit.step": {"nonfinite": tuple(NONFINITE)},
+    **{name: {"nonfinite": tuple(NONFINITE)} for name in ("adamw.nonfinite", "adamw.stochastic", "adamw8bit.step")},
     "adamw.paged": {"state_bits": (32, 8)},
     "adamw.resume": {"state_bits": (32, 8)},
     "gradient.accumulate": {"reduction": REDUCTIONS},
@@ -70,9 +69,14 @@ OPTIONS: dict[str, dict[str, tuple[object, ...]]] = {
     "percentile.observe": {"granularity": GRANULARITIES},
     "fake_quantize.forward": {"code_range": CODE_RANGES, "granularity": GRANULARITIES},
     "fake_quantize.backward": {"code_range": CODE_RANGES, "granularity": GRANULARITIES, "interval": INTERVALS},
-    **{f"int8_weight.{way}": {"granularity": INT8_GRANULARITIES} for way in ("forward", "backward")},
     **{
-        f"affine_weight.{way}": {"granularity": GRANULARITIES, "code_range": CODE_RANGES}
+        f"{kind}.{way}": {"granularity": INT8_GRANULARITIES}
+        for kind in ("int8_weight", "qlora_int8")
+        for way in ("forward", "backward")
+    },
+    **{
+        f"{kind}.{way}": {"granularity": GRANULARITIES, "code_range": CODE_RANGES}
+        for kind in ("affine_weight", "qlora_affine")
         for way in ("forward", "backward")
     },
     **{

@@ -19,9 +19,9 @@ Options = dict[str, tuple[object, ...]]
 
 # In the compute dtype of the layer, to which x and the weight are rounded.
 QUANTIZED: dict[str, Options] = {
-    **{f"{name}.{way}": {} for name in ("qlora", "qlora_double", "qlora_int8", "qdora") for way in WAYS},
+    **{f"{name}.{way}": {} for name in ("qlora", "qlora_double", "qdora") for way in WAYS},
     **{f"{name}.matmul": {} for name in (*FOUR_BITS, "nf4_double")},
-    **{f"int8_weight.{way}": {"granularity": GRANULARITIES} for way in WAYS},
+    **{f"{name}.{way}": {"granularity": GRANULARITIES} for name in ("int8_weight", "qlora_int8") for way in WAYS},
     "int8_linear.forward": {},
     "llm_int8.forward": {"exclusion": ("columns", "elements"), "outlier_weight": ("original", "dequantized")},
     "llm_int8.backward": {},
