@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from qloracle_conformance.commands.bench import bench
-from qloracle_conformance.commands.document import explain, spec
+from qloracle_conformance.commands.document import explain
+from qloracle_conformance.commands.document import spec as render
 from qloracle_conformance.commands.footprint import footprint
 from qloracle_conformance.commands.guard import console as _console
 from qloracle_conformance.commands.guard import guarded as _guarded
@@ -47,6 +48,9 @@ def check(
     only: Annotated[str | None, typer.Option(help="Property ids to run, a shell pattern such as 'nf4.*'.")] = None,
     stage: Annotated[str | None, typer.Option(help="Report this stage alone, for example codes.")] = None,
     profile: Annotated[str, typer.Option(help="Size of the run: smoke, default or thorough.")] = "default",
+    spec: Annotated[
+        str | None, typer.Option(help="Version of the specification to judge by; another one than this is refused.")
+    ] = None,
     explore: Annotated[bool, typer.Option("--explore", help="Search with a new random seed.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the cases; 0 if not given, random with --explore.")] = None,
     weights: Annotated[
@@ -75,8 +79,9 @@ def check(
 
     def action() -> int:
         from qloracle_conformance.check import check as run
-        from qloracle_conformance.settings import Settings
+        from qloracle_conformance.settings import Settings, require_specification
 
+        require_specification(spec)
         chosen = int.from_bytes(os.urandom(4), "little") if explore and seed is None else seed or 0
         settings = Settings(backend, device, only, stage, profile, explore, chosen, weights, report, witnesses, timeout,
                             jobs, shard, max_time, deviations)  # fmt: skip
@@ -176,7 +181,7 @@ app.command()(export)
 app.command()(html)
 app.command("new-adapter")(new_adapter)
 app.command()(explain)
-app.command()(spec)
+app.command()(render)
 app.command()(footprint)
 app.command()(sweep)
 app.command("witness-script")(witness_script)

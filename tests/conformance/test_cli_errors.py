@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from qloracle import SPECIFICATION_VERSION
 from qloracle_conformance.loading import BackendLoadError, attribute_named
 
 from .commands import REFERENCE, Ended, qloracle, require_one_message, write_module
 
-SMALL = ("--backend", REFERENCE, "--only", "packing.pack", "--profile", "smoke")
+SMALL = ("--backend", REFERENCE, "--only", "packing.pack", "--profile", "smoke", "--spec", SPECIFICATION_VERSION)
 MATRIX_HEADER = b'{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
 
 
@@ -24,6 +25,7 @@ MATRIX_HEADER = b'{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
         (("--backend", "no_backend:backend"), "module 'no_backend' has no attribute 'backend'"),
         (("--backend", "no_backend:number"), "must be a Backend, or return one; got int"),
         (("--backend", REFERENCE, "--profile", "huge"), "profile must be one of smoke, default, thorough, got 'huge'"),
+        (("--backend", REFERENCE, "--spec", "9.7"), f"--spec must be {SPECIFICATION_VERSION}, the specification that"),
         (("--backend", REFERENCE, "--only", "nf5.*"), "no property matches --only nf5.*"),
         ((*SMALL, "--report", "a_file/report.jsonl"), "cannot write report a_file/report.jsonl: "),
         ((*SMALL, "--report", "a_pipe"), "cannot write report a_pipe: it exists and is no regular file"),

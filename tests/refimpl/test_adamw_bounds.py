@@ -95,6 +95,21 @@ def test_the_exact_results_lie_inside(h: Hyperparameters) -> None:
         assert exact(bound.lo[i]) <= value <= exact(bound.hi[i])
 
 
+@pytest.mark.proof("bounds.adamw", by="the same bound without a limit")
+@pytest.mark.parametrize("poisoned", ["p", "m", "v"])
+def test_a_norm_that_is_not_finite_limits_nothing_and_leaves_the_other_elements_judged(poisoned: str) -> None:
+    parts = {name: np.ones(4, np.float32) for name in "pmv"}
+    parts[poisoned][2] = np.nan
+    limited, free = (
+        adamw_parameter_bound(parts["p"], parts["m"], parts["v"], AdamwOptions(lr=0.5, max_update_norm=most), step=1)
+        for most in (0.01, None)
+    )
+    assert limited.judged.all()
+    assert np.array_equal(limited.lo, free.lo, equal_nan=True)
+    assert np.array_equal(limited.hi, free.hi, equal_nan=True)
+    assert np.isnan(limited.lo).tolist() == [False, False, True, False]
+
+
 # The most that right evaluations are seen to use; a bound that grows needs a derivation that does.
 LEAST_USED = {"m": 0.6, "v": 0.5, "p": 0.33}
 
