@@ -12,11 +12,13 @@ SIZES = (1, 2, 3, 31, 32, 33, 64, 65, 511, 513, 1030)
 BLOCK_SIZES = (1, 2, 3, 33, 64, 1030)
 TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 CELLS = 1 << 15
+MOST_ROWS = 32
 
 
 def library(folder: Path) -> ctypes.CDLL:
     """Compile the source of the folder with guards around every access."""
-    flags = ("-std=c11", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-shared", "-fPIC")
+    guards = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    flags = ("-std=c11", "-g", "-O1", "-march=native", *guards, "-shared", "-fPIC")
     subprocess.run(["cc", *flags, str(folder / "loops.c"), "-o", str(folder / "loops.so"), "-lm"], check=True)
     return ctypes.CDLL(str(folder / "loops.so"))
 
@@ -25,6 +27,18 @@ def run(loops: ctypes.CDLL, name: str, *arguments: np.ndarray | int) -> None:
     getattr(loops, name)(*(
         ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_void_p(value.ctypes.data) for value in arguments
     ))  # fmt: skip
+
+
+def call_products(loops: ctypes.CDLL, name: str, rng: np.random.Generator, rows: int) -> int:
+    """Multiply some rows with weights whose codes, scales and results end where memory ends."""
+    shapes = ((1, 32, 32), (3, 64, 32), (5, 256, 64))
+    for outputs, inner, block_size in shapes:
+        codes = rng.integers(0, 256, outputs * inner // 2, dtype=np.uint8)
+        entries, absmax = rng.standard_normal(16), rng.standard_normal(outputs * inner // block_size)
+        x, y = rng.standard_normal((rows, inner)).astype(np.float32), np.empty((rows, outputs), np.float32)
+        run(loops, name, codes, entries.astype(np.float32), absmax.astype(np.float32), block_size, x, rows, inner,
+            outputs, y, outputs)  # fmt: skip
+    return len(shapes)
 
 
 def call_all(loops: ctypes.CDLL) -> int:
@@ -54,6 +68,8 @@ def call_all(loops: ctypes.CDLL) -> int:
                 run(loops, f"dequantize_int8_{fmt}", out, divisors, *steps, *shape, restored)
                 calls += 2
             calls += 3
+        if hasattr(loops, f"product_4bit_{fmt}") and size < MOST_ROWS:
+            calls += call_products(loops, f"product_4bit_{fmt}", rng, size)
         if fmt == "float32":
             run(loops, "encode_8bit", words, table, size, np.empty(size, np.uint8))
             calls += 1

@@ -66,6 +66,15 @@ FAULTS = {
         "bits & 0x7FFF, sign", "(bits & 0x7C00 ? bits & 0x7FFF : 0), sign", "nf4.quantize", "codes"),
     "INT8 in steps of 1/128": ("/ 127.0", "/ 128.0", "int8_row.dequantize", "values"),
     "a zero of INT8 with a sign": ("quotient + 0.0", "-quotient", "int8_tensor.dequantize", "values"),
+    "even codes for odd ones in a product": (
+        "__builtin_shuffle(values, pairs & 15)", "__builtin_shuffle(values, pairs >> 4)", "nf4.matmul", "y"),
+    "the last row of x left out of a product": ("rows > 0; rows--", "rows > 1; rows--", "nf4.matmul", "y"),
+    "the first rows of x for all in a product": (
+        "y += ROWS_AT_ONCE * y_step", "y += 0 * y_step", "nf4.matmul", "y"),
+    "the first scale of a row for all its products": (
+        "start < inner; start += block_size, absmax++", "start < inner; start += block_size", "nf4.matmul", "y"),
+    "one of two sums of a product lost": ("sum_of_16(sums[row][0] + sums[row][1])", "sum_of_16(sums[row][0])",
+        "nf4.matmul", "y"),
     "a sticky bit forgotten": ("((words[i] & 0xFFFF) != 0)", "0", "float8_e4m3fn.encode", "bits"),
 }  # fmt: skip
 
@@ -84,7 +93,9 @@ def test_a_fault_in_a_loop_is_found(fault: str, tmp_path: Path, monkeypatch: pyt
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("overrun", ["", "i + 32 <= stop", "column < columns; column++", "i < count; i++"])
+@pytest.mark.parametrize(
+    "overrun", ["", "i + 32 <= stop", "column < columns; column++", "i < count; i++", "start < inner; start"]
+)
 def test_a_read_or_write_beyond_the_data_is_found_and_there_is_none(overrun: str, tmp_path: Path) -> None:
     """Under AddressSanitizer and UndefinedBehaviorSanitizer: the loops as they are, and with one bound too far."""
     library = subprocess.run(["cc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True).stdout
@@ -92,8 +103,8 @@ def test_a_read_or_write_beyond_the_data_is_found_and_there_is_none(overrun: str
         pytest.skip("NOT RUN: the compiler has no AddressSanitizer")
     source = SOURCE.read_text(encoding="utf-8")
     if overrun:
-        further = overrun.replace("i + 32", "i").replace("< columns", "<= columns").replace("< count", "<= count")
-        assert overrun in source, "the fault changes nothing"
+        further = overrun.replace("i + 32 <=", "i <=").replace(" < ", " <= ")
+        assert overrun in source, "the fault changes nothing, or cannot be compiled here"
         source = source.replace(overrun, further)
     (tmp_path / "loops.c").write_text(source, encoding="utf-8")
     ended = subprocess.run(

@@ -51,7 +51,7 @@ def quantized_matmul(
     -----
     Clause ``[quantized.matmul]``. Declared roundings: weight as given, accumulate float32; then one to `out_dtype`.
     Where kernels run, x is multiplied with codes, and the weight never stands in memory; x of a 16-bit format to which
-    the weight is rounded too goes to the matrix units.
+    the weight is rounded too goes to the matrix units. A few rows go with 4-bit codes on a CPU too, by a C loop.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Products with a weight as it is stored, by kernels where they run."""
+"""Products with a weight as it is stored: by kernels where they run, by a C loop for a few rows on the CPU."""
 
 from math import prod
 
@@ -15,6 +15,7 @@ from qloracle_gpu.torch.int8 import QuantizedInt8, require_int8_parts
 from qloracle_gpu.torch.kernels.availability import kernels_run_on
 from qloracle_gpu.torch.kernels.stored_absmax import PlainAbsmax, StoredAbsmax
 from qloracle_gpu.torch.kernels.stored_weight import StoredWeight
+from qloracle_gpu.torch.looped_product import looped_product
 
 Stored = QuantizedBlocks | DoubleQuantized | QuantizedInt8
 
@@ -40,7 +41,7 @@ def stored_product(
 
     Returns
     -------
-    tensor of `target`, shape (rows, columns), or None where no kernel takes the product
+    tensor of `target`, shape (rows, columns), or None where no kernel and no loop takes the product
 
     Raises
     ------
@@ -51,7 +52,8 @@ def stored_product(
         require_device("codes", weight.codes, x.device)
         return None
     if not kernels_run_on(x.device.type):
-        return None
+        y = None if transposed or isinstance(weight, QuantizedInt8) else looped_product(x, weight, weight_rounding)
+        return None if y is None else (y if bias is None else y.add_(bias)).to(target)
     from qloracle_gpu.torch.kernels.gemv import few_rows_product, takes
     from qloracle_gpu.torch.kernels.products import product
 

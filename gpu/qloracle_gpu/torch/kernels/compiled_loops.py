@@ -40,6 +40,12 @@ def loops_take(*tensors: Tensor) -> bool:
     return all(plain) and loops() is not None
 
 
+def has_loop(name: str) -> bool:
+    """Return whether there are loops, and one of this name among them: some need instructions that not all have."""
+    found = loops()
+    return found is not None and hasattr(found.library, name)
+
+
 def loops_named() -> str:
     """Return what computes on a CPU, for reports."""
     found = loops()
