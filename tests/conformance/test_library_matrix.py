@@ -1,13 +1,16 @@
 """The matrix of libraries shows statuses of groups of operations, from complete reports only."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from qloracle_conformance.files import FileError
-from qloracle_conformance.library_matrix import GROUPS, library_matrix, library_reports
+from qloracle_conformance.library_matrix import GPU_REPORTS, GROUPS, gpu_reports, library_matrix, library_reports
 from qloracle_conformance.reading import Run
 from qloracle_conformance.registry import MODULES
+
+REPORTS = Path(__file__).parents[2] / "reports"
 
 
 def run(name: str, **statuses: tuple[str, ...]) -> Run:
@@ -50,3 +53,13 @@ def test_a_report_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine-cpu.jsonl").write_text('{"type": "header"}\n')
     with pytest.raises(FileError, match=r"mine-cpu\.jsonl, line 1"):
         library_reports(tmp_path)
+
+
+def test_a_report_on_a_gpu_names_it_and_what_is_missing_is_said(tmp_path: Path) -> None:
+    runs, missing = gpu_reports(tmp_path)
+    assert (runs, missing) == ([], f"On a GPU, not yet run: {', '.join(n.removesuffix('-cuda') for n in GPU_REPORTS)}.")
+    shutil.copy(REPORTS / "numpy_casts-cpu.jsonl", tmp_path / "torch-cuda.jsonl")
+    (one,), missing = gpu_reports(tmp_path)
+    assert missing == "On a GPU, not yet run: torch-affine, torch-layers, torch-adamw, cupy."
+    one.header["backend"]["device"], one.header["environment"]["device"] = "cuda", "Some GPU"
+    assert library_matrix([one]).startswith(f"| | numpy {one.header['backend']['version']} on Some GPU |")

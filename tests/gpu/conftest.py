@@ -5,8 +5,8 @@ from importlib.util import find_spec
 import pytest
 
 NEED_TORCH = [
-    "test_torch_*.py", "test_modules_*.py", "*layers.py", "*judging.py", "affine_inputs.py", "operator_cases.py",
-    "words.py",
+    "test_torch_*.py", "test_modules_*.py", "*layers.py", "*judging.py", "affine_inputs.py", "frameworks_agree.py",
+    "operator_cases.py", "words.py",
 ]  # fmt: skip
 collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH
 # A test runs these in processes of their own.

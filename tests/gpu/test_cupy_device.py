@@ -67,6 +67,21 @@ def test_tensors_of_torch_are_taken_and_given_without_a_copy(cupy: Any) -> None:
     assert cupy.asnumpy(quantized.data).tobytes() == wanted.data.tobytes()
 
 
+@pytest.mark.exhaustive
+@pytest.mark.skipif(find_spec("torch") is None, reason="NOT RUN: torch is not installed here")
+@pytest.mark.parametrize("count", [(1 << 31) + 65, 1 << 31, (1 << 24) + 1])
+def test_torch_and_cupy_give_the_same_bits_on_more_elements_than_32_bits_count(count: int, cupy: Any) -> None:
+    import torch
+
+    from .frameworks_agree import disagreements, numbers
+
+    x = numbers(count, "cuda")
+    given = cupy.from_dlpack(x.view(torch.uint16))
+    assert given.data.ptr == x.data_ptr(), "nothing is copied"
+    with cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
+        assert disagreements(x, cupy.from_dlpack, torch.from_dlpack) == []
+
+
 def test_an_array_that_offers_only_the_cuda_interface_is_taken_without_a_copy(cupy: Any) -> None:
     from types import SimpleNamespace
 

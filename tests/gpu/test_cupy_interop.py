@@ -224,3 +224,37 @@ def test_the_documented_example_for_pytorch_runs(emulator: EmulatedLauncher, mon
     assert names["quantized"].data.tobytes() == wanted.data.tobytes()
     assert names["restored"].dtype == torch.bfloat16
     assert names["restored"].view(torch.uint16).numpy().tobytes() == qloracle.dequantize_blockwise(wanted).tobytes()
+
+
+@needs_torch
+@needs_compiler
+@pytest.mark.parametrize("count", [1, 64, 4099, (1 << 16) + 65])
+def test_torch_and_cupy_give_the_same_bits(count: int, emulator: EmulatedLauncher) -> None:
+    import torch
+
+    from .frameworks_agree import disagreements, numbers
+
+    assert disagreements(numbers(count, "cpu"), np.from_dlpack, torch.from_dlpack) == []
+
+
+@needs_torch
+@needs_compiler
+@pytest.mark.parametrize("wrong", ["data", "absmax", "values"])
+def test_a_backend_that_differs_in_its_last_element_is_named(
+    wrong: str, emulator: EmulatedLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from .frameworks_agree import disagreements, numbers
+
+    name = "dequantize_blockwise" if wrong == "values" else "quantize_blockwise"
+    right = getattr(backend, name)
+
+    def changed(*arguments: Any, **options: Any) -> Any:
+        found = right(*arguments, **options)
+        array = found if wrong == "values" else getattr(found, wrong)
+        array[-1] = -array[-1] if wrong == "absmax" else array[-1] ^ 1
+        return found
+
+    monkeypatch.setattr(backend, name, changed)
+    assert wrong in disagreements(numbers(4099, "cpu"), np.from_dlpack, torch.from_dlpack)
