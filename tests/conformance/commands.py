@@ -3,9 +3,14 @@
 import os
 import subprocess
 import sys
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
+
+from typer.testing import CliRunner
+
+from qloracle_conformance.cli import app
 
 PROGRAM = (sys.executable, "-c", "from qloracle_conformance.cli import main; main()")
 REFERENCE = "qloracle_conformance.adapters.reference:backend"
@@ -43,6 +48,13 @@ def qloracle(folder: Path, *arguments: str, first: tuple[Path, ...] = ()) -> End
         timeout=120,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def refused(folder: Path, *arguments: str) -> Ended:
+    """Run a command that comes to nothing in `folder`, in this process: what does no work needs none of its own."""
+    with chdir(folder):
+        result = CliRunner().invoke(app, arguments)
+    return Ended(result.exit_code, result.stdout, result.stderr)
 
 
 def write_module(folder: Path, name: str, source: str) -> str:

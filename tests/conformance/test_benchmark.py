@@ -11,7 +11,7 @@ from qloracle_conformance.benchmark.works import Work, measured
 from qloracle_conformance.files import FileError
 from qloracle_conformance.speed_tables import backend_speed
 
-from .commands import qloracle, require_one_message
+from .commands import qloracle, refused, require_one_message
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="NOT RUN: torch is not installed")
 SMALL = ("bench", "--elements", "4096", "--repeat", "1")
@@ -96,7 +96,7 @@ def test_a_plot_shows_every_size(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_measured_is_one_message(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
-    require_one_message(qloracle(tmp_path, *SMALL, *arguments), 2, words)
+    require_one_message(refused(tmp_path, *SMALL, *arguments), 2, words)
 
 
 def test_a_page_says_what_did_not_run(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from qloracle.tables import CODEBOOKS
 from qloracle_conformance.c_header.text import header_text, shipped_text
 
 from .c_programs import HEADER, WARNINGS, compiler
-from .commands import qloracle, require_one_message
+from .commands import qloracle, refused, require_one_message
 
 # As published with the method; the derivation is the reference's.
 NF4_WORDS = (
@@ -103,4 +103,4 @@ def test_the_shipped_header_is_the_generated_one_and_the_command_writes_it(tmp_p
 
 def test_an_unwritable_header_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    require_one_message(qloracle(tmp_path, "header", "-o", "file/qloracle.h"), 2, "cannot write file")
+    require_one_message(refused(tmp_path, "header", "-o", "file/qloracle.h"), 2, "cannot write file")

@@ -10,7 +10,7 @@ import pytest
 from qloracle import SPECIFICATION_VERSION
 from qloracle_conformance.loading import BackendLoadError, attribute_named
 
-from .commands import REFERENCE, Ended, qloracle, require_one_message, write_module
+from .commands import REFERENCE, Ended, qloracle, refused, require_one_message, write_module
 
 SMALL = ("--backend", REFERENCE, "--only", "packing.pack", "--profile", "smoke", "--spec", SPECIFICATION_VERSION)
 MATRIX_HEADER = b'{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
@@ -77,7 +77,7 @@ def write_bad_files(folder: Path) -> None:
 def test_other_commands_say_in_one_line_what_they_cannot_find(
     tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    require_one_message(qloracle(tmp_path, *arguments), 2, message)
+    require_one_message(refused(tmp_path, *arguments), 2, message)
 
 
 @pytest.mark.parametrize("arguments", [("check", "--seed", "x"), ("nonesuch",)])
@@ -130,7 +130,7 @@ def test_a_bad_witness_is_refused_in_one_line(
     tmp_path: Path, witness: dict[str, object], command: str, damage: Callable[[dict[str, object]], str], message: str
 ) -> None:
     (tmp_path / "w.json").write_text(damage(witness))
-    require_one_message(qloracle(tmp_path, command, "w.json"), 2, message)
+    require_one_message(refused(tmp_path, command, "w.json"), 2, message)
 
 
 def test_a_replay_on_a_backend_that_does_not_exist_is_refused(tmp_path: Path, witness: dict[str, object]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from qloracle_conformance.footprints import read_header
 
-from .commands import Ended, qloracle, require_one_message
+from .commands import Ended, qloracle, refused, require_one_message
 
 MATRIX = {"dtype": "F32", "shape": [40, 30], "data_offsets": [0, 4800]}
 FILE_HEADER = {"__metadata__": {"format": "pt"}, "fc.weight": MATRIX}
@@ -80,7 +80,7 @@ def test_what_cannot_be_counted_is_said_in_one_line(tmp_path: Path, arguments: t
     (tmp_path / "list.json").write_text("[]", encoding="utf-8")
     (tmp_path / "other.json").write_text('{"model_type": "t5"}', encoding="utf-8")
     (tmp_path / "cut.safetensors").write_bytes(struct.pack("<Q", 1000) + b"{")
-    require_one_message(qloracle(tmp_path, "footprint", *arguments), 2, message)
+    require_one_message(refused(tmp_path, "footprint", *arguments), 2, message)
 
 
 def test_shapes_on_the_command_line_and_in_a_list_are_counted_alike(tmp_path: Path) -> None:

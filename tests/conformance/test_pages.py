@@ -16,7 +16,7 @@ from qloracle_conformance.places import places_of
 from qloracle_conformance.reading import Run, read_run
 from qloracle_conformance.usage import UsageError
 
-from .commands import Ended, environment, qloracle, require_one_message, write_module
+from .commands import Ended, environment, qloracle, refused, require_one_message, write_module
 
 pytest.importorskip("jinja2", reason="NOT RUN: pages need jinja2, which is not installed here")
 pytest.importorskip("matplotlib", reason="NOT RUN: pages need matplotlib, which is not installed here")
@@ -235,7 +235,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_usage_is_one_line_and_exit_code_2(name: str, folder: Path) -> None:
     arguments, message = WRONG[name]
-    require_one_message(qloracle(folder, *arguments), 2, message)
+    require_one_message(refused(folder, *arguments), 2, message)
 
 
 def test_ids_that_are_no_names_for_files_become_numbers() -> None:

@@ -21,7 +21,7 @@ from qloracle_conformance.usage import UsageError
 from qloracle_conformance.vectors.locating import reference_outputs
 
 from .c_programs import FAULTS, compiled
-from .commands import PROGRAM, environment, qloracle, require_one_message
+from .commands import PROGRAM, environment, qloracle, refused, require_one_message
 
 SMALL = {"dtypes": ("float32",), "out_dtypes": ("float32",), "count": 6}
 
@@ -207,7 +207,7 @@ def test_memory_families_are_no_part_of_a_pipe() -> None:
     ],
 )
 def test_what_makes_no_cases_is_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    require_one_message(qloracle(tmp_path, "gen", *arguments), 2, message)
+    require_one_message(refused(tmp_path, "gen", *arguments), 2, message)
 
 
 def test_the_help_describes_the_lines(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from .commands import qloracle, require_one_message, write_module
+from .commands import qloracle, refused, require_one_message, write_module
 from .test_reports import FAULTY
 
 RUN = ("check", "--backend", "faulty:backend", "--profile", "smoke", "--only", "packing.*")
@@ -50,11 +50,11 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_usage_is_one_line_and_exit_code_2(name: str, folder: Path) -> None:
     arguments, message = WRONG[name]
-    require_one_message(qloracle(folder, *arguments), 2, message)
+    require_one_message(refused(folder, *arguments), 2, message)
 
 
 def test_a_new_adapter_is_announced_with_the_command_that_judges_it(tmp_path: Path) -> None:
     ended = qloracle(tmp_path, "new-adapter", "mine.py")
     assert ended.code == 0, str(ended)
     assert "qloracle check --backend mine:backend" in ended.out
-    require_one_message(qloracle(tmp_path, "new-adapter", "mine.py"), 2, "exists")
+    require_one_message(refused(tmp_path, "new-adapter", "mine.py"), 2, "exists")

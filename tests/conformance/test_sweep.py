@@ -20,7 +20,7 @@ from qloracle_conformance.sweep.report import joined
 from qloracle_conformance.sweep.sides import Policies, Side, policies
 from qloracle_conformance.sweep.work import UnitResult, compare
 
-from .commands import qloracle, require_one_message
+from .commands import qloracle, refused, require_one_message
 
 BFLOAT16 = Policies("bfloat16", "ties_to_even", "ieee", "payload")
 TRUNCATING = """
@@ -226,7 +226,7 @@ def test_a_sweep_that_makes_no_sense_is_refused_in_one_line(
 ) -> None:
     (tmp_path / "broken.json").write_text("[]", encoding="utf-8")
     (tmp_path / "unitless.json").write_text('{"kind": "qloracle sweep state 1", "identity": {}}', encoding="utf-8")
-    require_one_message(qloracle(tmp_path, "sweep", *arguments), 2, message)
+    require_one_message(refused(tmp_path, "sweep", *arguments), 2, message)
 
 
 def test_a_run_that_goes_on_says_so_and_ends_with_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from qloracle_conformance.vectors.verifying import complete_set, verify_vectors
 from qloracle_conformance.vectors.writing import texts_of
 
 from .c_programs import FAULTS, compiled
-from .commands import qloracle, require_one_message
+from .commands import qloracle, refused, require_one_message
 
 LARGEST_COMPRESSED = 2 * 10**6
 ONLY = "packing.pack.packed.shapes"  # small, and quick to make
@@ -346,7 +346,7 @@ def test_a_retired_id_is_told_from_an_unknown_one(copy: Path, monkeypatch: pytes
     ],
 )
 def test_wrong_usage_is_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    require_one_message(qloracle(tmp_path, "vectors", *arguments), 2, message)
+    require_one_message(refused(tmp_path, "vectors", *arguments), 2, message)
 
 
 def test_a_folder_with_files_of_another_set_is_not_written_into(copy: Path) -> None:
