@@ -42,9 +42,9 @@ def test_a_single_one_in_x_brings_out_each_weight(
 ) -> None:
     weight = stored(shape, block_size, codebook)
     dense = qlora_weight(weight, weight_rounding=rounding).float()
-    for first in range(0, shape[1], MOST_ROWS):
-        ones = torch.eye(shape[1])[first : first + MOST_ROWS]
-        require_product(ones, weight, rounding, dense.T[first : first + MOST_ROWS])
+    ones = torch.eye(shape[1])
+    for rows, wanted in zip(ones.split(MOST_ROWS), dense.T.split(MOST_ROWS), strict=True):
+        require_product(rows, weight, rounding, wanted)
 
 
 @needs_loop
