@@ -29,6 +29,7 @@ def missing_lines(shown: str, printed: str) -> list[str]:
     return [line for line in plain(shown) if line and line not in known]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mark", ["output: adapter", "output: failure"])
 def test_a_command_of_the_readme_fails_and_prints_what_stands_below_it(
     mark: str, runs: dict[str, subprocess.CompletedProcess[str]]

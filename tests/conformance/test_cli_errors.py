@@ -135,9 +135,7 @@ def test_a_bad_witness_is_refused_in_one_line(
 
 def test_a_replay_on_a_backend_that_does_not_exist_is_refused(tmp_path: Path, witness: dict[str, object]) -> None:
     (tmp_path / "w.json").write_text(json.dumps(witness))
-    require_one_message(
-        qloracle(tmp_path, "replay", "w.json", "--backend", "nonesuch"), 2, "unknown backend 'nonesuch'"
-    )
+    require_one_message(refused(tmp_path, "replay", "w.json", "--backend", "nonesuch"), 2, "unknown backend 'nonesuch'")
 
 
 def test_a_witness_folder_that_cannot_be_written_ends_the_run_and_keeps_the_report(tmp_path: Path) -> None:

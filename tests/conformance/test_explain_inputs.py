@@ -18,7 +18,7 @@ from qloracle_conformance.spec.clauses import clauses
 from qloracle_conformance.spec.one_line import RULES
 from qloracle_conformance.worked import example_case, operations_of, run_reference, sessions
 
-from .commands import qloracle
+from .commands import qloracle, refused
 
 TEMPLATE = Case(
     "nf4.quantize",
@@ -187,7 +187,7 @@ def test_the_command_prints_the_intermediates_of_given_inputs(tmp_path: Path) ->
     ],
 )
 def test_wrong_usage_of_the_command_exits_with_2(tmp_path: Path, arguments: list[str], message: str) -> None:
-    ended = qloracle(tmp_path, "explain", *arguments)
+    ended = refused(tmp_path, "explain", *arguments)
     assert ended.code == 2, str(ended)
     assert message in ended.err, str(ended)
 

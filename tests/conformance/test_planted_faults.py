@@ -170,6 +170,7 @@ def test_the_witness_is_a_file_of_the_failing_case(run: Run, fault: Fault) -> No
     assert all(re.fullmatch(r"[0-9a-f ]*", a["words"]) for a in content["inputs"].values() if a is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_the_printed_command_fails_the_same_way_in_a_new_process_without_hypothesis(
     run: Run, fault: Fault, tmp_path: Path
