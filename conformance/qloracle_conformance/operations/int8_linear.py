@@ -168,12 +168,14 @@ def decomposed_intermediates(case: Case) -> dict[str, Array]:
     how = case.options.get("outlier_weight", "dequantized")
     integer, rows, dense = linear_parts(x, weight, _single(case, "weight"), parts, how, "float32")  # type: ignore[arg-type]
     value, interval = _value_and_interval(case, Claim(case.operation, {}), parts)
+    with np.errstate(invalid="ignore"):
+        outliers = rows @ dense.T
     return {
         "outlier columns": parts.outliers,
         "absmax of rows": parts.absmax,
         "codes": parts.codes,
         "INT8 part": integer,
-        "part of the outliers": rows @ dense.T,
+        "part of the outliers": outliers,
         "real value": value,
         "lowest": interval.lo,
         "highest": interval.hi,

@@ -185,7 +185,9 @@ def judge_cycles(case: Case, outputs: Outputs, claim: Claim) -> list[StageResult
     arguments = {n: case.array(n).single() for n in ("lora_a", "lora_b")}
     options = {n: case.options[n] for n in ("alpha", "rank_stabilized", "fan_in_fan_out", "cycles")}
     limits = requantize_cycles_bound(stored, **arguments, **options, roundings=claim.roundings)  # type: ignore[arg-type]
-    return [bound_stage("values", values, (limits.lo + limits.hi) / 2, limits)]
+    with np.errstate(invalid="ignore"):  # −∞ + ∞ where nothing is judged
+        middle = (limits.lo + limits.hi) / 2
+    return [bound_stage("values", values, middle, limits)]
 
 
 def intermediates_of(kind: str) -> Callable[[Case], dict[str, Array]]:
